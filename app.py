@@ -1,0 +1,19 @@
+"""The ASGI application for any server (`uvicorn app:app`); `python app.py` serves it by itself."""
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, built from the environment when a server asks for it: importing this module reads no settings."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from chat_api.app import create_app
+    from chat_api.cli import load_or_exit
+
+    return create_app(load_or_exit())
+
+
+if __name__ == "__main__":
+    from chat_api.cli import main
+
+    main(["serve"])

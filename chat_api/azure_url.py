@@ -1,0 +1,95 @@
+"""What a person pastes as ENDPOINT or API_VERSION, made into the parts the gateway needs. Pure."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+DEFAULT_API_VERSION = "2024-10-21"  # the latest dated GA version
+ENDPOINT_FORM = "an http(s) URL such as https://my-resource.openai.azure.com, without user name or password"
+API_VERSION_FORM = "a date such as 2024-10-21 or 2025-04-01-preview, or v1"
+
+_DATED = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+# Everything from here on is an operation's path, not part of the resource's base URL.
+# `/models/…` is the model inference API of Foundry hosts, whose portal shows it beside the OpenAI one.
+_OPERATION_PATH = re.compile(r"/openai(/|$)|/models/(chat/completions|embeddings|images/)")
+_DEPLOYMENT_PATH = re.compile(r"/openai/(?:v1/)?deployments/([^/]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A resource's base URL, and what else its URL said."""
+
+    base_url: str  # scheme, host and path prefix, no trailing slash
+    deployment: str | None = None
+    api_version: str | None = None
+
+    @property
+    def host_name(self) -> str:
+        """The host without its port."""
+        return urlsplit(self.base_url).hostname or ""
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The endpoint in a resource URL, a URL with a path prefix, or a whole operation URL.
+
+    Raises:
+        ValueError: it is not an http(s) URL of a host, or it holds a user name or password.
+    """
+    text = text.strip().strip("\"'<>")
+    if "://" not in text:
+        text = f"https://{text}"
+    # The portal shows realtime URLs as wss://; the same host serves everything else over https.
+    text = re.sub(r"^ws(s?)://", r"http\1://", text, flags=re.IGNORECASE)
+    url = urlsplit(text)
+    _check(url, text)
+    base_path, deployment, version = _split_path(url)
+    return Endpoint(f"{url.scheme.lower()}://{url.netloc.lower()}{base_path}", deployment, version)
+
+
+def parse_api_version(text: str) -> str:
+    """The api-version as Azure spells it: a date, `v1`, or `preview` (of v1).
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    version = text.strip().strip("\"'").removeprefix("api-version=").lower()
+    if version not in ("v1", "preview") and not _DATED.fullmatch(version):
+        raise ValueError(f'"{text}" is not an api-version')
+    return version
+
+
+def _check(url: SplitResult, text: str) -> None:
+    if url.scheme.lower() not in ("http", "https"):
+        raise ValueError(f"not an http(s) URL: {url.scheme}")
+    if url.username is not None or url.password is not None:
+        raise ValueError("a URL with a user name or password")
+    host = url.netloc.rpartition(":")[0] if url.port is not None else url.netloc.removesuffix(":")
+    if not _HOST.fullmatch(host) or not text.isprintable() or " " in text:
+        raise ValueError("no host name")
+    # A lone word is a resource's name, not its address: which of Azure's hosts it lives at is a guess.
+    if "." not in host and ":" not in host and host.lower() != "localhost" and url.port is None:
+        raise ValueError("a resource name, not a URL")
+
+
+def _split_path(url: SplitResult) -> tuple[str, str | None, str | None]:
+    """`(path prefix, deployment, api-version)` of a URL's path and query."""
+    path = re.sub(r"/{2,}", "/", url.path)
+    query = {name: values[0] for name, values in parse_qs(url.query).items()}
+    operation = _OPERATION_PATH.search(path)
+    if operation is None:
+        return path.rstrip("/"), None, _version_or_none(query)
+    prefix, rest = path[: operation.start()], path[operation.start() :]
+    if rest.startswith("/models"):
+        return prefix, None, None
+    named = _DEPLOYMENT_PATH.match(rest)
+    deployment = unquote(named[1]) if named else query.get("deployment")
+    version = _version_or_none(query)
+    if re.match(r"/openai/v1(/|$)", rest):
+        version = "preview" if version == "preview" else "v1"
+    return prefix, deployment, version
+
+
+def _version_or_none(query: dict[str, str]) -> str | None:
+    version = query.get("api-version")
+    return parse_api_version(version) if version else None

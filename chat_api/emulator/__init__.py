@@ -1,0 +1,11 @@
+"""An Azure OpenAI resource that runs here: same paths, headers, shapes and faults, deterministic answers.
+
+It exists so that the gateway can be tried without an Azure account, and so that any client can
+provoke any fault by asking for a deployment of its name (`fault-429`, `fault-cut`, …).
+"""
+
+from chat_api.emulator.app import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator
+from chat_api.emulator.faults import FAULTS
+from chat_api.emulator.server import open_emulator, run_emulator
+
+__all__ = ["DEFAULT_DEPLOYMENT", "DEPLOYMENTS", "FAULTS", "Emulator", "open_emulator", "run_emulator"]

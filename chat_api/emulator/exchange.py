@@ -1,0 +1,129 @@
+"""One emulated exchange: what the faults and the ordinary answer are played on."""
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from chat_api.emulator.answers import Answer, encode
+
+TRANSPORT = "chat_api.emulator.transport"  # the ASGI extension through which a fault reaches the socket
+RETRY = {"retry-after": "1", "retry-after-ms": "1000"}
+
+
+@dataclass
+class Exchange:
+    """A chat request on its way to being answered, or not."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    body: dict[str, Any]
+    deployment: str
+    api_version: str
+    repeats: int  # how often this very deployment was asked before
+
+    @property
+    def streams(self) -> bool:
+        """Whether the caller wants a stream."""
+        return self.body.get("stream") is True
+
+    @property
+    def answer(self) -> Answer:
+        """What a healthy deployment answers."""
+        return Answer(self.body, self.deployment)
+
+    async def ordinary(self) -> None:
+        """Answer as a healthy deployment does."""
+        if not self.streams:
+            await self.respond(200, encode(self.answer.whole()))
+            return
+        await self.start()
+        for event in self.events():
+            await self.write(event)
+        await self.write(b"data: [DONE]\n\n")
+        await self.finish()
+
+    def events(self) -> list[bytes]:
+        """The stream's events but for `[DONE]`."""
+        return [b"data: " + encode(chunk) + b"\n\n" for chunk in self.answer.chunks()]
+
+    async def respond(
+        self,
+        status: int,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        headers: dict[str, str] | None = None,
+        length: int | None = None,
+    ) -> None:
+        """Send a whole response; `length` announces more than is sent, and then only the body is sent."""
+        fields = {"content-type": content_type, "content-length": str(length or len(body)), **(headers or {})}
+        await self.send({"type": "http.response.start", "status": status, "headers": self._headers(fields)})
+        await self.send({"type": "http.response.body", "body": body, "more_body": length is not None})
+
+    async def start(self) -> None:
+        """Send the head of an event stream."""
+        fields = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, must-revalidate"}
+        await self.send({"type": "http.response.start", "status": 200, "headers": self._headers(fields)})
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body."""
+        message: Message = {"type": "http.response.body", "body": data, "more_body": True}
+        await self.send(message)
+
+    async def finish(self) -> None:
+        """End the body."""
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def gone(self, seconds: float | None = None) -> bool:
+        """Wait until the caller has left, or for so many seconds; whether it has left."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (await self.receive())["type"] != "http.disconnect":
+                    pass
+        except TimeoutError:
+            return False
+        return True
+
+    async def cut(self) -> None:
+        """Close the connection after what was sent, in order but too early."""
+        self._transport.close()
+        await self.gone()
+
+    async def reset(self) -> None:
+        """Reset the connection: what was sent may be lost (TCP RST)."""
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+        await self.gone()
+
+    async def raw(self, data: bytes) -> None:
+        """Send bytes that are no HTTP, then close."""
+        self._transport.write(data)
+        await self.cut()
+
+    @property
+    def _transport(self) -> asyncio.Transport:
+        transport: asyncio.Transport = self.scope["extensions"][TRANSPORT]["transport"]
+        return transport
+
+    def _headers(self, fields: dict[str, str]) -> list[tuple[bytes, bytes]]:
+        """The fields among those that Azure adds to every answer of a deployment."""
+        digest = self.answer.digest
+        azure = {
+            "apim-request-id": f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}",
+            "x-request-id": f"{digest[32:40]}-{digest[40:44]}-4{digest[45:48]}-8{digest[49:52]}-{digest[52:64]}",
+            "x-ms-region": "Emulated",
+            "x-ms-deployment-name": self.deployment,
+            "x-ms-rai-invoked": "true",
+            "x-ratelimit-limit-requests": "100",
+            "x-ratelimit-limit-tokens": "100000",
+            "x-ratelimit-remaining-requests": "99",
+            "x-ratelimit-remaining-tokens": "99998",
+            "x-accel-buffering": "no",
+        }
+        return [(name.encode(), value.encode("latin-1")) for name, value in {**azure, **fields}.items()]

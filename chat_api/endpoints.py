@@ -1,0 +1,141 @@
+"""All routes: the simple chat endpoint, the liveness answers and the front page."""
+
+import asyncio
+import html
+from pathlib import Path
+
+import msgspec
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from chat_api import __version__
+from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
+from chat_api.gateway import Gateway
+from chat_api.headers import first, prefers_text, presented_credential, relayed
+from chat_api.prompts import answer_json, answer_text, build
+from chat_api.reading import read_body, read_fields
+from chat_api.refusals import explained, read_refusal_in_200
+from chat_api.settings import Settings
+from chat_api.streaming import ChatEvents, ChatText, accepted, let_go, until_gone
+from chat_api.types import Call, Headers, Reply, Secret
+
+ADAPTED = "x-chat-api-adapted"
+FINISH_REASON = "x-chat-api-finish-reason"
+PAGE = Path(__file__).with_name("static") / "index.html"
+
+
+class SimpleChat:
+    """`POST /v1/gpt/chat`: a prompt in; JSON, server-sent events or plain text out."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["method"] != "POST":
+            allow = ((b"allow", b"POST"),)
+            raise WrongMethod(f"{scope['method']} is not served here; send a POST", headers=allow)
+        gateway: Gateway = scope["state"]["gateway"]
+        settings: Settings = scope["state"]["settings"]
+        headers: Headers = tuple(scope["headers"])
+        body = await read_body(scope, receive, settings.max_body_bytes)
+        prompt = build(read_fields(headers, body, scope["query_string"]), settings.defaults)
+        presented = presented_credential(headers)
+        call = Call(
+            operation="chat/completions",
+            model=prompt.model,
+            body=prompt.body,
+            stream=prompt.stream,
+            credential=Secret(presented) if presented else None,
+            request_id=scope.get("chat_api.request_id", ""),
+            defaulted=prompt.defaulted,
+        )
+        wants_text = prefers_text(first(headers, b"accept"))
+        # A silent event stream is kept open with pings, from before the upstream has answered at all.
+        patience = settings.ping_interval or None if call.stream and not wants_text else None
+        answer = await until_gone(gateway.handle(call), receive, patience)
+        try:
+            if isinstance(answer, asyncio.Task):
+                response: Response = ChatEvents(answer, call, settings.ping_interval, {})
+            else:
+                response = _response(accepted(answer, call), call, wants_text, settings.ping_interval)
+            await response(scope, receive, send)
+        finally:
+            await let_go(answer)
+
+
+def _response(reply: Reply, call: Call, wants_text: bool, ping: float) -> Response:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in relayed(reply.headers)}
+    if reply.adaptations:
+        headers[ADAPTED] = ", ".join(str(adaptation) for adaptation in reply.adaptations)
+    if not isinstance(reply.body, bytes):
+        return ChatText(reply, headers) if wants_text else ChatEvents(reply, call, ping, headers)
+    try:
+        if not wants_text:
+            return Response(answer_json(reply.body), media_type="application/json", headers=headers)
+        text, finish_reason = answer_text(reply.body)
+    except UpstreamError as error:
+        refusal = read_refusal_in_200(reply.headers, reply.body)
+        raise (explained(refusal, reply.deployment, call) if refusal else error) from None
+    if finish_reason:
+        headers[FINISH_REASON] = finish_reason
+    return PlainTextResponse(text or "", headers=headers)
+
+
+class Status:
+    """Any method on `/v1`: says that the API is there."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        await _json({"success": 1, "message": "GPT API: OK"})(scope, receive, send)
+
+
+class Health:
+    """Any method on `/health` and `/healthz`: the process is up."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        await PlainTextResponse("OK")(scope, receive, send)
+
+
+class FrontPage:
+    """`GET /`: what this is and the curl to try, as a page for a browser and as JSON for the rest."""
+
+    def __init__(self) -> None:
+        self._page = PAGE.read_text("utf-8")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["method"] not in ("GET", "HEAD"):
+            raise WrongMethod(f"{scope['method']} is not served here; send a GET", headers=((b"allow", b"GET, HEAD"),))
+        headers: Headers = tuple(scope["headers"])
+        host = (first(headers, b"host") or b"localhost").decode("latin-1")
+        curl = f"curl {scope['scheme']}://{host}/v1/gpt/chat -d prompt=hello"
+        if b"text/html" in (first(headers, b"accept") or b""):
+            page = self._page.replace("{{curl}}", html.escape(curl)).replace("{{version}}", __version__)
+            policy = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
+            response: Response = HTMLResponse(page, headers=policy)
+        else:
+            response = _json({"success": 1, "message": "chat-api: a chat gateway for Azure OpenAI", "try": curl})
+        await response(scope, receive, send)
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Everything else."""
+    raise UnknownPath("API Not found.")
+
+
+def routes() -> list[Route]:
+    """Every path that is served."""
+    chat, status, health = SimpleChat(), Status(), Health()
+    return [
+        Route("/v1/gpt/chat", chat),
+        Route("/v1/gpt/chat/", chat),
+        Route("/v1", status),
+        Route("/v1/", status),
+        Route("/health", health),
+        Route("/healthz", health),
+        Route("/", FrontPage()),
+    ]
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

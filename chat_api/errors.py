@@ -1,0 +1,180 @@
+"""The exception tree, and the two bodies in which an error leaves the gateway.
+
+    GatewayError                 500  a fault of ours
+    ├── RequestError             400  the caller's request cannot be served as it is
+    │   ├── UnknownPath          404
+    │   ├── WrongMethod          405
+    │   ├── BodyTooLarge         413
+    │   └── UnsupportedMediaType 415
+    ├── AuthError                401  no credential, or one that is not accepted
+    ├── Forbidden                403  refused whoever asks
+    ├── ClientGone               499  the client left; nobody reads the answer
+    ├── NoUpstream               503  nothing upstream can take the call now
+    └── UpstreamError            502  the upstream failed: unreachable, not HTTP, not an answer
+        ├── UpstreamRefusal      (its own status) the upstream answered with an error
+        ├── StreamBroken         502  the answer stopped before its end
+        └── UpstreamTimeout      504
+
+Every class has a fixed `type` and `code`, so that logs and metrics stay low in cardinality.
+No message may hold a key.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+class GatewayError(Exception):
+    """An error with everything needed to answer it: status, message, type, param, code, headers."""
+
+    status = 500
+    type: str = "server_error"
+    code: str | None = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, code: str | None = None, headers: RawHeaders = ()
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = tuple(headers)
+        if code is not None:
+            self.code = code
+
+
+class RequestError(GatewayError):
+    """The caller's request cannot be served as it is; `param` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class UnknownPath(RequestError):
+    """Nothing is served at this path."""
+
+    status = 404
+    code = "unknown_path"
+
+
+class WrongMethod(RequestError):
+    """The path exists, but not for this method; `headers` carry `allow`."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(RequestError):
+    """The request body is larger than MAX_BODY_BYTES."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(RequestError):
+    """The request body's content type or charset is not one the endpoint reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class AuthError(GatewayError):
+    """No credential was presented, or none that is accepted."""
+
+    status = 401
+    type = "authentication_error"
+    code = "missing_credential"
+
+
+class Forbidden(GatewayError):
+    """Refused whoever asks: a browser on another origin, a host name that is not ours."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class ClientGone(GatewayError):
+    """The client closed its connection before the answer was complete (nginx's 499)."""
+
+    status = 499
+    type = "client_error"
+    code = "client_gone"
+
+
+class NoUpstream(GatewayError):
+    """No upstream can take the call at the moment."""
+
+    status = 503
+    code = "no_upstream"
+
+
+class UpstreamError(GatewayError):
+    """The upstream could not be reached, or what it sent is not an answer."""
+
+    status = 502
+    type = "upstream_error"
+    code: str | None = "upstream_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream did not connect, answer or go on within its time."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class StreamBroken(UpstreamError):
+    """The upstream's answer stopped before its end."""
+
+    code = "stream_broken"
+
+
+class UpstreamRefusal(UpstreamError):
+    """The upstream answered with an error of its own, kept here with its status and details.
+
+    `inner` is Azure's `innererror` object (content filter results), where there is one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        type: str | None,  # noqa: A002 - the wire's own word
+        code: str | None,
+        param: str | None = None,
+        inner: Any = None,
+        headers: RawHeaders = (),
+    ) -> None:
+        super().__init__(message, param=param, headers=headers)
+        self.status = status
+        self.type = type or default_type(status)
+        self.code = code
+        self.inner = inner
+
+
+def default_type(status: int) -> str:
+    """The `type` of an error whose sender gave none: Azure's front end leaves it out."""
+    by_status = {
+        401: "authentication_error",
+        403: "permission_error",
+        404: "not_found_error",
+        408: "timeout_error",
+        429: "rate_limit_error",
+    }
+    return by_status.get(status, "invalid_request_error" if status < 500 else "server_error")
+
+
+def openai_body(error: GatewayError) -> dict[str, Any]:
+    """OpenAI's error object: `{"error": {"message", "type", "param", "code"}}`."""
+    detail: dict[str, Any] = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    if isinstance(error, UpstreamRefusal) and error.inner is not None:
+        detail["innererror"] = error.inner
+    return {"error": detail}
+
+
+def simple_body(error: GatewayError) -> dict[str, Any]:
+    """The simple endpoint's error object: OpenAI's, after `"success": 0` and the message."""
+    return {"success": 0, "message": error.message, **openai_body(error)}

@@ -1,0 +1,83 @@
+"""Header decisions over raw `(name, value)` byte pairs with lower-case names: no I/O, no framework."""
+
+from chat_api.types import Headers
+
+# What an answer's reader can use: who served it, what is left of the quota, when to come back.
+RELAYED = frozenset(
+    {
+        b"apim-request-id",
+        b"azureml-model-session",
+        b"retry-after",
+        b"retry-after-ms",
+        b"x-request-id",
+    }
+)
+RELAYED_PREFIXES = (b"x-ms-", b"x-ratelimit-")
+
+
+def first(headers: Headers, name: bytes) -> bytes | None:
+    """The value of the first header of that lower-case name, or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
+
+
+def media_type(headers: Headers) -> str:
+    """The lower-case media type of Content-Type without its parameters; "" where there is none."""
+    value = first(headers, b"content-type") or b""
+    return value.split(b";", 1)[0].strip().lower().decode("latin-1")
+
+
+def relayed(headers: Headers) -> Headers:
+    """The upstream headers that go on to the client."""
+    return tuple((name, value) for name, value in headers if name in RELAYED or name.startswith(RELAYED_PREFIXES))
+
+
+def presented_credential(headers: Headers) -> str | None:
+    """The key or token that a caller presents as `api-key` or as Bearer (RFC 6750), or None."""
+    key = first(headers, b"api-key")
+    if key and key.strip():
+        return key.strip().decode("latin-1")
+    scheme, _, token = (first(headers, b"authorization") or b"").partition(b" ")
+    if scheme.lower() == b"bearer" and token.strip():
+        return token.strip().decode("latin-1")
+    return None
+
+
+def prefers_text(accept: bytes | None) -> bool:
+    """Whether Accept prefers text/plain to JSON (RFC 9110 section 12.5.1).
+
+    The higher quality wins, then the more specific range; a tie, a bare `*/*` and no header at
+    all are JSON, so that only those get text who ask for it.
+    """
+    if not accept:
+        return False
+    text = json = (0.0, 0)
+    for part in accept.decode("latin-1").lower().split(","):
+        media, *parameters = (piece.strip() for piece in part.split(";"))
+        quality = _quality(parameters)
+        if media in ("text/plain", "text/*", "*/*"):
+            text = _more_specific(text, (quality, _specificity(media)))
+        if media in ("application/json", "application/*", "*/*"):
+            json = _more_specific(json, (quality, _specificity(media)))
+    return text[0] > 0 and text > json
+
+
+def _specificity(media: str) -> int:
+    return 1 if media == "*/*" else 2 if media.endswith("/*") else 3
+
+
+def _more_specific(old: tuple[float, int], new: tuple[float, int]) -> tuple[float, int]:
+    return new if new[1] > old[1] else old
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

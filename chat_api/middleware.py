@@ -1,0 +1,167 @@
+"""Pure-ASGI filters that never read a body: access log, error boundary, and the guard of an open server."""
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+import time
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chat_api.errors import ClientGone, Forbidden, GatewayError, NoUpstream, StreamBroken, UpstreamError, simple_body
+from chat_api.headers import first
+from chat_api.types import Headers
+
+REQUEST_ID = "x-chat-api-request-id"
+
+access_log = logging.getLogger("chat_api.access")
+log = logging.getLogger(__name__)
+
+
+class AccessLog:
+    """Names every request and logs one line when it has ended: who, what, status, milliseconds.
+
+    The query string stays out of it: it may hold a prompt. 499 stands for a client that left.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = secrets.token_hex(8)
+        scope["chat_api.request_id"] = request_id
+        status, complete = 499, False
+
+        async def named(message: Message) -> None:
+            nonlocal status, complete
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (REQUEST_ID.encode(), request_id.encode())]
+            elif not message.get("more_body", False):
+                complete = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, named)
+        finally:
+            client = scope["client"][0] if scope.get("client") else "-"
+            path = scope.get("raw_path", b"").decode("latin-1")
+            shown = status if complete else 499 if status == 499 else f"{status} (cut short)"
+            milliseconds = (time.perf_counter() - started) * 1000
+            access_log.info("%s %s %s %s %.1f ms %s", client, scope["method"], path, shown, milliseconds, request_id)
+
+
+class ErrorBoundary:
+    """Makes every exception an answer in the simple endpoint's shape; no stack trace goes out.
+
+    Where the answer has begun already nothing is added: returning without its end makes the server
+    cut the connection, which is how a client learns that it is not complete.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        request_id = scope.get("chat_api.request_id", "")
+        try:
+            await self.app(scope, receive, watched)
+        except ClientGone:
+            pass
+        except StreamBroken as error:
+            log.warning("answer cut short: %s (request %s)", error.message, request_id)
+        except GatewayError as error:
+            if error.status >= 500 or (isinstance(error, UpstreamError) and error.status != 400):
+                log.warning("%d %s (request %s)", error.status, error.message, request_id)
+            await error_response(error)(scope, receive, send)
+        except asyncio.CancelledError:
+            # The server cancels what has not ended within DRAIN_TIMEOUT; it has no further use for the exception.
+            log.warning("cut short: the server stops (request %s)", request_id)
+            if not started:
+                await error_response(NoUpstream("the server is stopping"))(scope, receive, send)
+        except Exception:
+            log.exception("a fault of ours (request %s)", request_id)
+            if not started:
+                fault = GatewayError(f"internal error; the log has it under request {request_id}")
+                await error_response(fault)(scope, receive, send)
+
+
+class LoopbackGuard:
+    """Protects a server that asks its callers for no key from web pages in its users' browsers.
+
+    Any page can send a form to localhost without asking first, and a page's host name can be made to
+    point at 127.0.0.1 (DNS rebinding). So only loopback host names are answered (unless `any_host`),
+    and no request that a browser made for another origin, links that a person follows excepted.
+    """
+
+    def __init__(self, app: ASGIApp, *, any_host: bool = False) -> None:
+        self.app = app
+        self.any_host = any_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        if scope["type"] == "http":
+            headers: Headers = tuple(scope["headers"])
+            if not self.any_host:
+                _check_host(headers)
+            _check_origin(scope["method"], headers)
+        await self.app(scope, receive, send)
+
+
+def error_response(error: GatewayError) -> Response:
+    """The error as the simple endpoint answers it, with its own headers (Retry-After, Allow)."""
+    response = Response(msgspec.json.encode(simple_body(error)), error.status, media_type="application/json")
+    response.raw_headers.extend(error.headers)
+    return response
+
+
+def _check_host(headers: Headers) -> None:
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) != 1 or not _is_loopback_name(hosts[0].decode("latin-1")):
+        shown = hosts[0].decode("latin-1") if hosts else ""
+        message = (
+            f'host "{shown}" is not answered: this server lends its key to whoever asks, so it answers loopback '
+            "names only (localhost, 127.0.0.1); ALLOW_ANONYMOUS=true lifts that"
+        )
+        raise Forbidden(message, code="host_not_allowed")
+
+
+def _check_origin(method: str, headers: Headers) -> None:
+    if method in ("GET", "HEAD") and first(headers, b"sec-fetch-mode") == b"navigate":
+        return  # a link that a person follows; the page it is on does not see the answer
+    origin = first(headers, b"origin")
+    site = first(headers, b"sec-fetch-site")
+    same_origin = origin is None or _authority(origin) == (first(headers, b"host") or b"").lower()
+    if not same_origin or site in (b"cross-site", b"same-site"):
+        raise Forbidden("requests from web pages of another origin are not answered", code="origin_not_allowed")
+
+
+def _authority(origin: bytes) -> bytes:
+    """Host and port of an origin, which is compared with Host: neither names a scheme's own port."""
+    return origin.partition(b"://")[2].lower()
+
+
+def _is_loopback_name(host: str) -> bool:
+    name = host.lower()
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")

@@ -1,0 +1,95 @@
+"""The request side of the simple endpoint: an ASGI request made into fields, whatever its content type."""
+
+from starlette.types import Receive, Scope
+
+from chat_api.errors import BodyTooLarge, ClientGone, RequestError, UnsupportedMediaType
+from chat_api.fields import Given, merge, read_form, read_json
+from chat_api.headers import first, media_type
+from chat_api.types import Headers
+
+ACCEPTED = "application/json, application/x-www-form-urlencoded or text/plain"
+# Only charsets that decode in one pass: some of Python's others take quadratic time.
+CHARSETS = {
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "utf-8",
+    "ascii": "utf-8",
+    "iso-8859-1": "latin-1",
+    "latin1": "latin-1",
+    "windows-1252": "cp1252",
+    "utf-16": "utf-16",
+}
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """The whole request body.
+
+    Raises:
+        BodyTooLarge: it is larger than `max_bytes`, by its Content-Length or as it comes.
+        ClientGone: the client left before it was complete.
+    """
+    declared = first(tuple(scope["headers"]), b"content-length")
+    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
+        raise _too_large(max_bytes)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client left before its request was complete")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
+    """The fields of a request: those of its body and those of its query string.
+
+    A JSON object, a urlencoded form, or plain text that is the prompt. A form that starts with `{`
+    is the JSON that curl's caller forgot to label; a body without a content type is read alike.
+
+    Raises:
+        RequestError: they cannot be read, or a field is given twice.
+        UnsupportedMediaType: the content type or the charset is none of those.
+    """
+    kind = media_type(headers)
+    starts_as_object = body.lstrip()[:1] == b"{"
+    if kind in ("application/json", "text/json") or kind.endswith("+json"):
+        fields: Given = read_json(body)
+    elif kind == "application/x-www-form-urlencoded":
+        fields = read_json(body) if starts_as_object else read_form(_decoded(body, "utf-8"))
+    elif kind == "text/plain":
+        fields = {"prompt": _decoded(body, _charset(headers))}
+    elif not kind:
+        fields = read_json(body) if starts_as_object else {"prompt": _decoded(body, "utf-8")}
+    else:
+        raise UnsupportedMediaType(f'content type "{kind}" is not read here; send {ACCEPTED}')
+    return merge(fields, read_form(query.decode("latin-1"))) if query else fields
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than MAX_BODY_BYTES ({max_bytes} bytes)")
+
+
+def _charset(headers: Headers) -> str:
+    parameters = (first(headers, b"content-type") or b"").decode("latin-1").split(";")[1:]
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            charset = value.strip().strip('"').lower()
+            if charset not in CHARSETS:
+                raise UnsupportedMediaType(f'charset "{charset}" is not read here; send utf-8')
+            return CHARSETS[charset]
+    return "utf-8"
+
+
+def _decoded(body: bytes, charset: str) -> str:
+    try:
+        return body.decode(charset)
+    except UnicodeDecodeError as error:
+        message = f"the body is not {charset} (byte {error.start}); send it as utf-8, or name its charset"
+        raise RequestError(message, code="invalid_text") from None

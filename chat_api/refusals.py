@@ -1,0 +1,150 @@
+"""What an upstream's error says: Azure's three families of bodies, HTML and plain text, as one error.
+
+Pure. It keeps Azure's message, adds a hint where the gateway knows better than Azure what to change,
+and decides whether a refused parameter can be sent otherwise. Shapes as observed on Azure's wire:
+
+    1. {"error": {"message", "type", "param", "code", "innererror"?}}   the model's own
+    2. {"error": {"code", "message"}}                                   the front end
+    3. {"statusCode", "message", "activityId"?}                         API Management
+"""
+
+import html
+import re
+from typing import Any
+
+import msgspec
+
+from chat_api.errors import UpstreamRefusal
+from chat_api.headers import relayed
+from chat_api.types import Adaptation, Call, Deployment, Headers
+
+_MAX_TEXT = 500
+_UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
+_NAMED_PARAMETER = re.compile(r"Unsupported (?:parameter|value): '(\w+)'")
+# Errors that arrive inside a 200 have no status; their code or type stands for one.
+_STATUS_BY_WORD = {
+    "rate_limit_exceeded": 429,
+    "too_many_requests": 429,
+    "insufficient_quota": 429,
+    "content_filter": 400,
+    "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "timeout": 408,
+    "server_error": 500,
+}
+
+
+def read_refusal(status: int, headers: Headers, body: bytes) -> UpstreamRefusal:
+    """The error in an upstream's answer, whatever shape it came in; retry headers and ids are kept."""
+    detail = _detail(body)
+    message = _text(detail.get("message")) or _without_json(status, body)
+    return UpstreamRefusal(
+        message,
+        status=status,
+        type=_text(detail.get("type")),
+        code=_text(detail.get("code")),
+        param=_text(detail.get("param")),
+        inner=detail.get("innererror") or detail.get("inner_error"),
+        headers=relayed(headers),
+    )
+
+
+def read_refusal_in_200(headers: Headers, body: bytes) -> UpstreamRefusal | None:
+    """The error in a 200's body or in a stream's first event, under the status it stands for; None if it has none."""
+    detail = _detail(body)
+    if not detail.get("message"):
+        return None
+    return read_refusal(_status(detail), headers, body)
+
+
+def explained(refusal: UpstreamRefusal, deployment: Deployment, call: Call) -> UpstreamRefusal:
+    """The refusal with a hint after Azure's message, where there is something to change."""
+    hint = _hint(refusal, deployment, call)
+    if hint:
+        refusal.message = f"{refusal.message.rstrip()} Hint: {hint}."
+    return refusal
+
+
+def adaptation_for(refusal: UpstreamRefusal, call: Call) -> Adaptation | None:
+    """How to send again a call whose parameter the model refused; None where nothing may be changed.
+
+    Reasoning models know `max_tokens` as `max_completion_tokens`. Any other parameter is left out,
+    if it is the environment's default; what the caller sent is theirs to change.
+    """
+    if refusal.status != 400 or refusal.code not in _UNSUPPORTED:
+        return None
+    named = _NAMED_PARAMETER.search(refusal.message)
+    parameter = refusal.param or (named[1] if named else "")
+    if parameter == "max_tokens" and refusal.code == "unsupported_parameter":
+        return Adaptation("max_tokens", "max_completion_tokens")
+    return Adaptation(parameter, None) if parameter in call.defaulted else None
+
+
+def _detail(body: bytes) -> dict[str, Any]:
+    """The innermost object that describes the error; empty where there is none."""
+    try:
+        parsed = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return {}
+    if not isinstance(parsed, dict):
+        return {}
+    error = parsed.get("error")
+    if isinstance(error, dict):
+        return error
+    if isinstance(error, str) and error:
+        return {"message": error}
+    code = parsed.get("statusCode")
+    return {**parsed, "code": code} if code is not None else parsed
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, str | int) and value != "" else None
+
+
+def _without_json(status: int, body: bytes) -> str:
+    """A message for an error without one: the text of the page, cut short."""
+    text = body[: 64 * 1024].decode("utf-8", "replace")
+    if "<" in text and ">" in text:
+        text = re.sub(r"(?is)<(script|style).*?</\1>", " ", text)
+        text = html.unescape(re.sub(r"<[^>]*>", " ", text))
+    text = " ".join(text.split())
+    if not text:
+        return f"The upstream answered {status} without saying why."
+    cut = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+    return f"The upstream answered {status}: {cut}"
+
+
+def _status(detail: dict[str, Any]) -> int:
+    for word in (detail.get("status"), detail.get("code"), detail.get("type")):
+        text = str(word)
+        if re.fullmatch("[45][0-9][0-9]", text):
+            return int(text)
+        if text in _STATUS_BY_WORD:
+            return _STATUS_BY_WORD[text]
+    return 502
+
+
+def _hint(refusal: UpstreamRefusal, deployment: Deployment, call: Call) -> str | None:
+    host, version = deployment.host, deployment.api_version
+    source = "model" if call.model else "DEPLOYMENT_NAME"
+    key = "KEY" if deployment.key else "the key you presented"
+    by_code = {
+        "DeploymentNotFound": f'deployment "{deployment.name}" not found at host {host}; check {source}',
+        "OperationNotSupported": f'the model behind deployment "{deployment.name}" does not chat; check {source}',
+        "AuthenticationTypeDisabled": f"{host} accepts no keys; allow key access on the resource",
+        "PermissionDenied": "the identity lacks the role Cognitive Services OpenAI User on the resource",
+    }
+    by_status = {
+        401: f"{host} does not accept {key}; check that it belongs to this resource",
+        403: f"{host} does not admit this machine; check the resource's networking rules",
+        404: f'{host} knows no such path or version; check ENDPOINT and API_VERSION, which is "{version}"',
+    }
+    by_message = {
+        "Unrecognized request argument": f'API_VERSION is "{version}"; a newer one may know the argument',
+        "enabled only for api versions": f'API_VERSION is "{version}"; set the one it names',
+        "api-version query parameter is not allowed": "set API_VERSION=v1",
+    }
+    for words, hint in by_message.items():
+        if words in refusal.message:
+            return hint
+    return by_code.get(refusal.code or "") or by_status.get(refusal.status)

@@ -1,0 +1,151 @@
+"""The attempt loop: prepare, send, judge, and answer.
+
+Invariant: every attempt is identical to the first except for what the deployment itself taught us
+about its parameters. Nothing is repeated once a byte has gone downstream.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+
+from chat_api import refusals, translate, upstream
+from chat_api.errors import UpstreamError, UpstreamRefusal
+from chat_api.headers import media_type, relayed
+from chat_api.sse import DONE, Event, EventDecoder, read_chunk
+from chat_api.types import Adaptation, Call, Deployment, Reply, Transport, UpstreamResponse
+
+MAX_REMEMBERED_DEPLOYMENTS = 1000
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """Carries calls to deployments, and remembers which parameters each of them wants otherwise."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._learned: dict[Deployment, tuple[Adaptation, ...]] = {}
+
+    async def exchange(self, call: Call, deployment: Deployment) -> Reply:
+        """The deployment's reply: its answer, or its refusal under a true status.
+
+        A parameter that the deployment refuses and that may be sent otherwise is, once; what was
+        changed is in the reply's `adaptations`.
+
+        Raises:
+            GatewayError: there is no credential, or the upstream could not be reached or understood.
+        """
+        credential = upstream.credential(call, deployment)
+        while True:
+            learned = self._learned.get(deployment, ())
+            request, applied = translate.upstream_request(call, deployment, credential, learned)
+            response = await self._transport.send(request)
+            reply = await _judged(response, call, deployment, applied)
+            if reply.status != 400 or not isinstance(reply.body, bytes):
+                return reply
+            refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)
+            adaptation = refusals.adaptation_for(refusal, call)
+            if adaptation is None or adaptation in learned or not self._remember(deployment, adaptation):
+                return reply
+            log.info('deployment "%s" refused %s: %s', deployment.name, adaptation.parameter, adaptation)
+
+    def _remember(self, deployment: Deployment, adaptation: Adaptation) -> bool:
+        """Learn it for the next attempt; False when the memory is full of other deployments."""
+        if deployment not in self._learned and len(self._learned) >= MAX_REMEMBERED_DEPLOYMENTS:
+            return False
+        self._learned[deployment] = (*self._learned.get(deployment, ()), adaptation)
+        return True
+
+
+class RelayedBody:
+    """A response's body as it arrives: the chunks that were held to judge it, then the rest."""
+
+    def __init__(self, response: UpstreamResponse, held: list[bytes], rest: AsyncIterator[bytes]) -> None:
+        self._response = response
+        self._held = held
+        self._rest = rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._held:
+            yield chunk
+        async for chunk in self._rest:
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        await self._response.aclose()
+
+
+async def _judged(
+    response: UpstreamResponse, call: Call, deployment: Deployment, applied: tuple[Adaptation, ...]
+) -> Reply:
+    """The reply that a response's head, and for a stream its first decisive event, stand for."""
+    try:
+        if response.status < 200 or 300 <= response.status < 400:
+            message = f"{deployment.host} answered {response.status}, which is no answer to a call; check ENDPOINT"
+            raise UpstreamError(message, code="not_an_answer")
+        is_stream = response.status == 200 and media_type(response.headers) == "text/event-stream"
+        if not is_stream or not call.stream:
+            body = b"".join([chunk async for chunk in response.chunks()])
+            await response.aclose()
+            return Reply(response.status, response.headers, body, deployment, applied)
+        return await _judged_stream(response, deployment, applied)
+    except BaseException:
+        await response.aclose()
+        raise
+
+
+async def _judged_stream(response: UpstreamResponse, deployment: Deployment, applied: tuple[Adaptation, ...]) -> Reply:
+    """The reply to a streamed call, once its first decisive event is there.
+
+    Azure answers 200 before it knows: the first event may be an error (a rate limit, say), which
+    then gets its true status. Its prompt filter event comes before either and decides nothing.
+    """
+    chunks = response.chunks()
+    decoder = EventDecoder()
+    held: list[bytes] = []
+    async for chunk in chunks:
+        held.append(chunk)
+        for event in decoder.feed(chunk):
+            if not _is_decisive(event):
+                continue
+            refusal = _refusal_in(event, response)
+            if refusal is None:
+                return Reply(200, response.headers, RelayedBody(response, held, chunks), deployment, applied)
+            await response.aclose()
+            return Reply(refusal.status, _as_json(response), event.data, deployment, applied)
+    return _ended_early(decoder, response, held, deployment, applied)
+
+
+def _ended_early(
+    decoder: EventDecoder,
+    response: UpstreamResponse,
+    held: list[bytes],
+    deployment: Deployment,
+    applied: tuple[Adaptation, ...],
+) -> Reply:
+    """The reply to a stream that ended before a decisive event: its last one may lack its line end."""
+    last = [event for event in decoder.flush() if _is_decisive(event)]
+    if not last:
+        raise UpstreamError(f"{deployment.host} ended its stream without an answer", code="empty_stream")
+    refusal = _refusal_in(last[0], response)
+    if refusal is not None:
+        return Reply(refusal.status, _as_json(response), last[0].data, deployment, applied)
+    return Reply(200, response.headers, RelayedBody(response, held, response.chunks()), deployment, applied)
+
+
+def _is_decisive(event: Event) -> bool:
+    chunk = read_chunk(event.data)
+    return chunk is None or chunk.is_decisive
+
+
+def _refusal_in(event: Event, response: UpstreamResponse) -> UpstreamRefusal | None:
+    chunk = read_chunk(event.data)
+    if event.data == DONE or chunk is None or not chunk.is_error:
+        return None
+    return refusals.read_refusal_in_200(response.headers, event.data) or UpstreamRefusal(
+        "the upstream's stream began with an error that it does not describe", status=502, type=None, code=None
+    )
+
+
+def _as_json(response: UpstreamResponse) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"content-type", b"application/json"), *relayed(response.headers))

@@ -1,0 +1,440 @@
+"""Settings: one table, read from the environment and `.env` into one frozen `Settings`.
+
+Blank means unset. Every problem is reported at once, in one message that names the setting, what it
+got and what it accepts. A secret's value is never repeated. Nothing here is read at import time.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+from environs import Env, EnvValidationError, ValidationError, validate
+
+from chat_api.azure_url import (
+    API_VERSION_FORM,
+    DEFAULT_API_VERSION,
+    ENDPOINT_FORM,
+    Endpoint,
+    parse_api_version,
+    parse_endpoint,
+)
+from chat_api.types import Secret
+
+ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
+
+LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+SECONDS = "a number of seconds above 0"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message lists every problem and what would be accepted."""
+
+    def __init__(self, problems: list[str], env_file: Path) -> None:
+        count = "One setting needs" if len(problems) == 1 else f"{len(problems)} settings need"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(
+            f"{count} attention:\n{lines}\n"
+            f"Set them in the environment or in {env_file}; sample.env explains every setting."
+        )
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A row of the settings table: how one variable is read, and what people are told about it."""
+
+    name: str
+    parser: str  # the environs method that reads it
+    default: Any
+    accepts: str
+    meaning: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    secret: bool = False
+
+    @property
+    def default_text(self) -> str:
+        """The default as it would be written in a `.env` file; "" for none."""
+        if self.default is None:
+            return ""
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
+
+def _between(low: float, high: float) -> dict[str, Any]:
+    return {"validate": validate.Range(min=low, max=high)}
+
+
+_ABOVE_0 = {"validate": validate.Range(min=0, min_inclusive=False)}
+_PORT = "a port number from 0 to 65535 (0 takes a free one)"
+_BOOL = "true or false"
+
+SERVER = (
+    Setting("HOST", "str", "127.0.0.1", "an address or host name of this machine", "Address to listen on."),
+    Setting("HTTP_PORT", "int", 8080, _PORT, "Port for HTTP.", _between(0, 65535)),
+    Setting("ENABLE_SSL", "bool", False, _BOOL, "Serve HTTPS on `HTTPS_PORT` instead of HTTP."),
+    Setting("HTTPS_PORT", "int", 8443, _PORT, "Port for HTTPS.", _between(0, 65535)),
+    Setting(
+        "SSL_CERT",
+        "readable_file",
+        None,
+        "the path of a readable PEM file",
+        "Certificate chain; with `ENABLE_SSL`.",
+    ),
+    Setting(
+        "SSL_KEY",
+        "readable_file",
+        None,
+        "the path of a readable PEM file",
+        "Its private key; with `ENABLE_SSL`.",
+    ),
+    Setting(
+        "ALLOW_ANONYMOUS",
+        "bool",
+        False,
+        _BOOL,
+        "Let anyone who can reach the server use its `KEY`: lifts the limit to loopback addresses and host names.",
+    ),
+)
+AZURE = (
+    Setting(
+        "ENDPOINT",
+        "endpoint",
+        None,
+        ENDPOINT_FORM,
+        "Your Azure OpenAI resource: its URL, or any URL that the portal shows for a deployment. "
+        "Unset: the built-in emulator answers.",
+    ),
+    Setting(
+        "DEPLOYMENT_NAME",
+        "str",
+        None,
+        "the name of a deployment",
+        "Deployment that answers when a request names no `model`. Unset: the one in `ENDPOINT`, if it has one.",
+    ),
+    Setting(
+        "API_VERSION",
+        "api_version",
+        None,
+        API_VERSION_FORM,
+        f"Version of the Azure API; `v1` selects the v1 API. Unset: the one in `ENDPOINT`, else {DEFAULT_API_VERSION}.",
+    ),
+    Setting(
+        "KEY",
+        "key",
+        None,
+        "a key of visible ASCII characters without spaces",
+        "Key of the resource. Unset: each caller presents their own (`api-key` or Bearer).",
+        secret=True,
+    ),
+)
+DEFAULTS = (
+    Setting(
+        "temperature",
+        "float",
+        None,
+        "a number from 0 to 2",
+        "Default for requests without one.",
+        _between(0, 2),
+    ),
+    Setting("top_p", "float", None, "a number from 0 to 1", "Default for requests without one.", _between(0, 1)),
+    Setting(
+        "n",
+        "int",
+        None,
+        "a whole number from 1 to 128",
+        "Default for requests without one.",
+        _between(1, 128),
+    ),
+    Setting("stream", "bool", None, _BOOL, "Default for requests without one."),
+    Setting("stop", "stop", None, "text, or a JSON array of up to 4 texts", "Default for requests without one."),
+    Setting(
+        "max_tokens",
+        "int",
+        None,
+        "a whole number from 1",
+        "Default for requests without one.",
+        {"validate": validate.Range(min=1)},
+    ),
+    Setting(
+        "presence_penalty",
+        "float",
+        None,
+        "a number from -2 to 2",
+        "Default for requests without one.",
+        _between(-2, 2),
+    ),
+    Setting(
+        "frequency_penalty",
+        "float",
+        None,
+        "a number from -2 to 2",
+        "Default for requests without one.",
+        _between(-2, 2),
+    ),
+    Setting("user", "str", None, "text", "Default for requests without one."),
+)
+LIMITS = (
+    Setting("CONNECT_TIMEOUT", "float", 5, SECONDS, "Seconds to connect to the upstream, TLS included.", _ABOVE_0),
+    Setting(
+        "FIRST_BYTE_TIMEOUT",
+        "float",
+        600,
+        SECONDS,
+        "Seconds from the request to the first byte of the upstream's answer.",
+        _ABOVE_0,
+    ),
+    Setting("IDLE_TIMEOUT", "float", 120, SECONDS, "Seconds of silence within the upstream's answer.", _ABOVE_0),
+    Setting(
+        "PING_INTERVAL",
+        "float",
+        15,
+        "a number of seconds, 0 for never",
+        "Seconds between the comments that keep a silent event stream open.",
+        {"validate": validate.Range(min=0)},
+    ),
+    Setting(
+        "DRAIN_TIMEOUT",
+        "int",
+        30,
+        "a whole number of seconds from 0",
+        "Seconds that answers in flight get to finish after SIGTERM or SIGINT.",
+        {"validate": validate.Range(min=0)},
+    ),
+    Setting(
+        "MAX_BODY_BYTES",
+        "int",
+        32 * 1024 * 1024,
+        "a whole number of bytes from 1",
+        "Largest request body; larger ones are answered 413.",
+        {"validate": validate.Range(min=1)},
+    ),
+    Setting("LOG_LEVEL", "log_level_name", "info", " or ".join(LOG_LEVELS), "How much is logged."),
+)
+GROUPS = {
+    "Where to listen": SERVER,
+    "Azure OpenAI": AZURE,
+    "Defaults of /v1/gpt/chat": DEFAULTS,
+    "Limits and logging": LIMITS,
+}
+TABLE: tuple[Setting, ...] = tuple(setting for group in GROUPS.values() for setting in group)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured, validated. Times are seconds, sizes bytes."""
+
+    host: str
+    http_port: int
+    enable_ssl: bool
+    https_port: int
+    ssl_cert: Path | None
+    ssl_key: Path | None
+    allow_anonymous: bool
+    endpoint: Endpoint | None  # None: the built-in emulator answers
+    deployment_name: str | None
+    api_version: str
+    key: Secret | None
+    defaults: Mapping[str, Any]  # parameters of /v1/gpt/chat that a request may leave out
+    connect_timeout: float
+    first_byte_timeout: float
+    idle_timeout: float
+    ping_interval: float
+    drain_timeout: int
+    max_body_bytes: int
+    log_level: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def port(self) -> int:
+        """The port to listen on."""
+        return self.https_port if self.enable_ssl else self.http_port
+
+    @property
+    def lends_key(self) -> bool:
+        """Whether whoever reaches the server uses its upstream key (the emulator counts as one)."""
+        return _lends_key(self.key, self.endpoint)
+
+    @property
+    def guards_loopback(self) -> bool:
+        """Whether only loopback host names are answered, because the key is lent to all who ask."""
+        return self.lends_key and not self.allow_anonymous
+
+
+def load(environ: Mapping[str, str] | None = None, env_file: Path = ENV_FILE) -> Settings:
+    """Read the settings from `environ` (the process's own) and, for what is unset there, from `env_file`.
+
+    Raises:
+        SettingsError: one or more settings cannot be used.
+    """
+    reader = _Reader(os.environ if environ is None else environ, env_file)
+    values = {row.name: getattr(reader, row.parser)(row.name, row.default, **row.options) for row in TABLE}
+    problems = []
+    try:
+        reader.seal()
+    except EnvValidationError as error:
+        reasons = error.error_messages
+        assert isinstance(reasons, Mapping)  # noqa: S101 - seal() gives them by name
+        problems = [_problem(row, reader, reasons[row.name]) for row in TABLE if row.name in reasons]
+    bad = {problem.partition(" ")[0] for problem in problems}
+    problems += [text for names, text in _conflicts(values) if bad.isdisjoint(names)]
+    if problems:
+        raise SettingsError(problems, env_file)
+    return _settled(values, _warnings(values, reader.file_names()))
+
+
+class _Reader(Env):
+    """environs over one mapping and one file, with blank values read as unset."""
+
+    def __init__(self, environ: Mapping[str, str], env_file: Path) -> None:
+        super().__init__(eager=False)
+        self._given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        self.read_env(env_file, recurse=False)
+        for name, parse in _PARSERS.items():
+            self.add_parser(name, _checked(parse))
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self.given(env_key) or default
+
+    def given(self, name: str) -> str | None:
+        """What was set, environment before file; None where neither says anything."""
+        return self._given.get(name) or self._environ.get(name, "").strip() or None
+
+    def file_names(self) -> tuple[str, ...]:
+        """The names that the file sets."""
+        return tuple(self._environ)
+
+
+def _checked(parse: Any) -> Any:
+    """An environs parser of `parse`, which raises ValueError; a default that is not text passes."""
+
+    def parser(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise ValidationError(str(error)) from error
+
+    return parser
+
+
+def _parse_key(text: str) -> Secret:
+    if not (text.isascii() and text.isprintable() and " " not in text):
+        raise ValueError("not a header value")
+    return Secret(text)
+
+
+def _parse_stop(text: str) -> str | list[str]:
+    if not text.startswith("["):
+        return text
+    try:
+        stops = msgspec.json.decode(text, type=list[str])
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+    if not 1 <= len(stops) <= 4:
+        raise ValueError("not 1 to 4 texts")
+    return stops
+
+
+def _parse_readable_file(text: str) -> Path:
+    path = Path(text)
+    if not (path.is_file() and os.access(path, os.R_OK)):
+        raise ValueError("not a readable file")
+    return path
+
+
+def _parse_log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError("not a log level")
+    return text.lower()
+
+
+_PARSERS = {
+    "endpoint": parse_endpoint,
+    "api_version": parse_api_version,
+    "key": _parse_key,
+    "stop": _parse_stop,
+    "readable_file": _parse_readable_file,
+    "log_level_name": _parse_log_level,
+}
+
+
+def _problem(row: Setting, reader: _Reader, reasons: Any) -> str:
+    if row.secret:
+        return f"{row.name} is set to something else; it takes {row.accepts}"
+    # A URL may hold a password or a key, before its host or in its query.
+    shown = re.sub(r"//[^/?#]*@|\?.*", "***", reader.given(row.name) or "")
+    reason = f" ({reasons[0]})" if row.parser in _PARSERS else ""
+    return f'{row.name} is "{shown}"{reason}; it takes {row.accepts}'
+
+
+def _conflicts(values: Mapping[str, Any]) -> list[tuple[set[str], str]]:
+    """Problems between settings that are each valid: `(the settings involved, the problem)`."""
+    problems: list[tuple[set[str], str]] = []
+    if values["ENABLE_SSL"]:
+        problems += [
+            ({name}, f"{name} is not set; with ENABLE_SSL=true it takes the path of a readable PEM file")
+            for name in ("SSL_CERT", "SSL_KEY")
+            if values[name] is None
+        ]
+    if (
+        _lends_key(values["KEY"], values["ENDPOINT"])
+        and not values["ALLOW_ANONYMOUS"]
+        and not _is_loopback(values["HOST"])
+    ):
+        text = (
+            f'HOST is "{values["HOST"]}", so the network could use the server\'s Azure key without a key of its own; '
+            "it takes 127.0.0.1, or set ALLOW_ANONYMOUS=true to insist"
+        )
+        problems.append(({"HOST", "ALLOW_ANONYMOUS"}, text))
+    return problems
+
+
+def _lends_key(key: Secret | None, endpoint: Endpoint | None) -> bool:
+    return key is not None or endpoint is None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _warnings(values: Mapping[str, Any], file_names: tuple[str, ...]) -> tuple[str, ...]:
+    """What is worth saying at the start, though it stops nothing."""
+    known = {row.name for row in TABLE}
+    warnings = []
+    for name in file_names:
+        if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.8)):
+            warnings.append(f"{name} in the .env file is not a setting; did you mean {close[0]}?")
+    endpoint: Endpoint | None = values["ENDPOINT"]
+    if endpoint and endpoint.base_url.startswith("http://") and not _is_loopback(endpoint.host_name):
+        warnings.append("ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://")
+    if endpoint and not (values["DEPLOYMENT_NAME"] or endpoint.deployment):
+        warnings.append("DEPLOYMENT_NAME is not set; every request has to name its model")
+    if values["ALLOW_ANONYMOUS"] and values["KEY"] and not _is_loopback(values["HOST"]):
+        warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
+    return tuple(warnings)
+
+
+def _settled(values: Mapping[str, Any], warnings: tuple[str, ...]) -> Settings:
+    endpoint: Endpoint | None = values["ENDPOINT"]
+    from_url = endpoint or Endpoint("")
+    defaults = {row.name: values[row.name] for row in DEFAULTS if values[row.name] is not None}
+    server = {row.name.lower(): values[row.name] for row in (*SERVER, *LIMITS)}
+    return Settings(
+        **server,
+        endpoint=endpoint,
+        deployment_name=values["DEPLOYMENT_NAME"] or from_url.deployment,
+        api_version=values["API_VERSION"] or from_url.api_version or DEFAULT_API_VERSION,
+        key=values["KEY"],
+        defaults=MappingProxyType(defaults),
+        warnings=warnings,
+    )

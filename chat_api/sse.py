@@ -1,0 +1,198 @@
+"""Server-sent events without I/O: a decoder that takes bytes as they come, and what chat chunks say.
+
+The decoder follows the WHATWG standard (html.spec.whatwg.org, "Interpreting an event stream") with
+one deliberate difference: `flush` hands out a last event that lacks its blank line, because Azure's
+streams once ended so (`data: [DONE]` and nothing after it). It never re-splits an event's data.
+"""
+
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from chat_api.errors import UpstreamError
+
+DONE = b"[DONE]"
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class Event(NamedTuple):
+    """One event: its data (lines joined by LF) and its `event:` name, "" for the default."""
+
+    data: bytes
+    name: str = ""
+
+
+class EventDecoder:
+    """Turns a byte stream into events, however the bytes are split.
+
+    Raises:
+        UpstreamError: an event grows beyond `MAX_EVENT_BYTES`.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []  # of the line that is not complete yet
+        self._data: list[bytes] = []
+        self._name = ""
+        self._size = 0
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that `chunk` completes, in order."""
+        self._size += len(chunk)
+        held_cr = bool(self._parts) and self._parts[-1].endswith(b"\r")
+        if not held_cr and not self._at_start and b"\n" not in chunk and b"\r" not in chunk:
+            self._parts.append(chunk)  # joined once, when the line ends: a long event costs no copies
+            events: list[Event] = []
+        else:
+            events = self._take(b"".join((*self._parts, chunk)))
+        if self._size > MAX_EVENT_BYTES:
+            raise UpstreamError(f"an event of the upstream's stream is larger than {MAX_EVENT_BYTES} bytes")
+        return events
+
+    def _take(self, buffer: bytes) -> list[Event]:
+        if self._at_start:
+            if _BOM.startswith(buffer):
+                self._parts = [buffer]
+                return []
+            self._at_start = False
+            buffer = buffer.removeprefix(_BOM)
+        events: list[Event] = []
+        position = 0
+        for match in _LINE_END.finditer(buffer):
+            if match.group() == b"\r" and match.end() == len(buffer):
+                break  # its LF may be in the next chunk
+            self._take_line(buffer[position : match.start()], events)
+            position = match.end()
+        rest = buffer[position:]
+        self._parts = [rest] if rest else []
+        return events
+
+    def flush(self) -> list[Event]:
+        """The event that was complete but for its line ends, once the stream has ended."""
+        events: list[Event] = []
+        if self._parts:
+            line = b"".join(self._parts).removesuffix(b"\r")
+            self._parts = []
+            self._take_line(line, events)
+        self._take_line(b"", events)
+        return events
+
+    def _take_line(self, line: bytes, events: list[Event]) -> None:
+        if not line:
+            if self._data:
+                events.append(Event(b"\n".join(self._data), self._name))
+            self._data, self._name, self._size = [], "", 0
+            return
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value)
+        elif field == b"event":
+            self._name = value.decode("utf-8", "replace")
+
+
+class Delta(msgspec.Struct):
+    """What a chunk adds to a choice."""
+
+    content: str | None = None
+
+
+class Choice(msgspec.Struct):
+    """One choice of a chunk; Azure's asynchronous filter sends choices without a delta."""
+
+    index: int = 0
+    delta: Delta | None = None
+    finish_reason: str | None = None
+
+
+class Chunk(msgspec.Struct):
+    """The parts of a chat chunk that decide something; everything else is left alone."""
+
+    choices: list[Choice] | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the chunk is an error event: `error` is there and says something."""
+        return bytes(self.error) not in (b"", b"null", b"false", b"{}", b'""')
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether the upstream has begun to answer: Azure's prompt filter chunk comes before that."""
+        return bool(self.choices) or self.is_error
+
+
+_decode_chunk = msgspec.json.Decoder(Chunk).decode
+
+
+def read_chunk(data: bytes) -> Chunk | None:
+    """The chunk in an event's data; None where it is not one (`[DONE]`, another kind of JSON, no JSON)."""
+    try:
+        return _decode_chunk(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+class ChatStream:
+    """Follows one chat stream: which events go on, the first choice's text, and whether it was complete.
+
+    A stream is complete when `[DONE]` came, or when every choice that began has finished: a few
+    OpenAI-compatible servers end there. Anything less is a stream that broke.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = EventDecoder()
+        self._open: set[int] = set()
+        self._finished = False
+        self.done = False
+        self.error: bytes | None = None
+        self.finish_reason: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the upstream sent its answer to the end."""
+        return self.error is None and (self.done or (self._finished and not self._open))
+
+    def feed(self, chunk: bytes) -> list[tuple[bytes, str]]:
+        """The `(data, text)` of each event that `chunk` completes; text is what it adds to choice 0.
+
+        Nothing comes out after `[DONE]`, which is not itself handed out, nor after an error event,
+        whose data is then in `error`.
+        """
+        return self._follow(self._decoder.feed(chunk))
+
+    def flush(self) -> list[tuple[bytes, str]]:
+        """The last event, if only its line ends were missing; the upstream has ended the body."""
+        return self._follow(self._decoder.flush())
+
+    def _follow(self, events: list[Event]) -> list[tuple[bytes, str]]:
+        followed = []
+        for event in events:
+            if self.done or self.error is not None:
+                break
+            if event.data.strip() == DONE:
+                self.done = True
+                break
+            chunk = read_chunk(event.data)
+            if chunk is not None and chunk.is_error:
+                self.error = event.data
+                break
+            followed.append((event.data, self._text(chunk)))
+        return followed
+
+    def _text(self, chunk: Chunk | None) -> str:
+        text = ""
+        for choice in (chunk and chunk.choices) or ():
+            if choice.finish_reason is not None:
+                self._open.discard(choice.index)
+                self._finished = True
+                if choice.index == 0:
+                    self.finish_reason = choice.finish_reason
+            elif choice.delta is not None:
+                self._open.add(choice.index)
+            if choice.index == 0 and choice.delta is not None and choice.delta.content:
+                text += choice.delta.content
+        return text

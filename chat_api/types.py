@@ -1,0 +1,135 @@
+"""The frozen values that travel between the rooms, and the protocols they meet at."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Secret:
+    """Text that never prints: `repr` and `str` hide it, `reveal()` gives it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that puts it on the wire."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """An Azure deployment: its name, the base URL and api-version that reach it, and our key for it."""
+
+    name: str
+    base_url: str  # scheme, host and path prefix, no trailing slash
+    api_version: str  # a date, "v1" or "preview" (of v1)
+    key: Secret | None = None
+
+    @property
+    def host(self) -> str:
+        """Host and port, as people name the resource in messages."""
+        return self.base_url.partition("://")[2].partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call as the gateway understands it, free of ASGI."""
+
+    operation: str  # "chat/completions"
+    model: str | None  # as the caller named it; None means the default deployment
+    body: bytes  # JSON for the upstream
+    stream: bool
+    credential: Secret | None = None  # what the caller presented, if anything
+    request_id: str = ""
+    # Parameters in `body` that came from the environment's defaults, not from the caller.
+    defaulted: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """What a deployment taught us about one parameter: its other name, or None to leave it out."""
+
+    parameter: str
+    renamed: str | None
+
+    def __str__(self) -> str:
+        return f"{self.parameter} sent as {self.renamed}" if self.renamed else f"default {self.parameter} left out"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """One HTTP request, ready to send."""
+
+    method: str
+    url: str
+    headers: Headers = field(repr=False)  # they carry the credential
+    body: bytes = field(repr=False)
+
+
+class ByteStream(Protocol):
+    """A body that is still arriving; whoever takes it closes it, read to its end or not.
+
+    Iterating raises `UpstreamError` where the upstream breaks off: an end is the upstream's own end.
+    """
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The chunks as they come."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connection behind it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to a call: a whole body, or one that is still arriving."""
+
+    status: int
+    headers: Headers
+    body: bytes | ByteStream
+    deployment: Deployment
+    adaptations: tuple[Adaptation, ...] = ()
+
+
+class UpstreamResponse(Protocol):
+    """A response whose head has arrived. `aclose` releases or closes the connection, always."""
+
+    status: int
+    headers: Headers
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, undecoded; raises `UpstreamError` where it breaks off."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, close it otherwise."""
+        ...
+
+
+class Transport(Protocol):
+    """Sends requests upstream. Every failure is an `UpstreamError` or a `NoUpstream`."""
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send the request and return once the response's head has arrived."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        ...

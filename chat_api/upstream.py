@@ -1,0 +1,149 @@
+"""The upstream hop: the httpx transport, its TLS and time limits, and the credential a call is sent with.
+
+The one seam where httpx's exceptions become the gateway's. It never decides what to send.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+
+from chat_api.errors import AuthError, GatewayError, NoUpstream, UpstreamError, UpstreamTimeout
+from chat_api.settings import Settings
+from chat_api.types import Call, Deployment, Headers, UpstreamRequest
+
+MAX_CONNECTIONS = 1000
+# Azure closes idle connections after about two minutes; we let go of them first.
+KEEPALIVE_SECONDS = 60.0
+
+
+def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
+    """The header that authenticates `call` upstream: the server's key if it has one, else the caller's own.
+
+    Raises:
+        AuthError: there is neither.
+    """
+    key = deployment.key or call.credential
+    if key is None:
+        message = "no key: send yours as an api-key header or as Authorization: Bearer, or set KEY on the server"
+        raise AuthError(message)
+    return b"api-key", key.reveal().encode("latin-1")
+
+
+class HttpxResponse:
+    """A response whose head has arrived, read as raw bytes."""
+
+    def __init__(self, response: httpx.Response, seam: "_Seam") -> None:
+        self.status = response.status_code
+        self.headers: Headers = tuple((name.lower(), value) for name, value in response.headers.raw)
+        self._response = response
+        self._seam = seam
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, undecoded; raises `UpstreamError` where it breaks off."""
+        try:
+            async for chunk in self._response.stream:  # type: ignore[union-attr]
+                yield chunk
+        except httpx.TransportError as error:
+            raise self._seam.in_body(error) from error
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, close it otherwise."""
+        await self._response.aclose()
+
+
+class HttpxTransport:
+    """Sends requests over pooled HTTP/1.1 connections; follows no redirect, reads no proxy setting."""
+
+    def __init__(self, settings: Settings, *, verify: ssl.SSLContext | None = None) -> None:
+        self._settings = settings
+        self._pool = httpx.AsyncHTTPTransport(
+            verify=verify or httpx.create_ssl_context(),
+            limits=httpx.Limits(
+                max_connections=MAX_CONNECTIONS,
+                max_keepalive_connections=MAX_CONNECTIONS,
+                keepalive_expiry=KEEPALIVE_SECONDS,
+            ),
+        )
+
+    async def send(self, request: UpstreamRequest) -> HttpxResponse:
+        """Send the request and return once the response's head has arrived."""
+        seam = _Seam(urlsplit(request.url).netloc, self._settings)
+        times: dict[str, float | None] = {
+            "pool": self._settings.connect_timeout,
+            "connect": self._settings.connect_timeout,
+            "write": self._settings.idle_timeout,
+            "read": self._settings.first_byte_timeout,
+        }
+        outgoing = httpx.Request(
+            request.method,
+            request.url,
+            headers=list(request.headers),
+            content=request.body,
+            extensions={"timeout": times},
+        )
+        try:
+            response = await self._pool.handle_async_request(outgoing)
+        except httpx.TransportError as error:
+            raise seam.before_head(error) from error
+        # The pool reads this same dict again when the body is first asked for.
+        times["read"] = self._settings.idle_timeout
+        return HttpxResponse(response, seam)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+
+class _Seam:
+    """Makes httpx's exceptions ours, in words that name the host and the setting."""
+
+    def __init__(self, host: str, settings: Settings) -> None:
+        self._host = host
+        self._settings = settings
+
+    def before_head(self, error: httpx.TransportError) -> GatewayError:
+        """The error for a call that got no answer."""
+        host, settings = self._host, self._settings
+        match error:
+            case httpx.PoolTimeout():
+                message = f"all {MAX_CONNECTIONS} connections to {host} are busy; try again shortly"
+                return NoUpstream(message, code="pool_exhausted", headers=((b"retry-after", b"1"),))
+            case httpx.ConnectTimeout():
+                seconds = settings.connect_timeout
+                return UpstreamTimeout(f"no connection to {host} within CONNECT_TIMEOUT ({seconds:g} s)")
+            case httpx.ReadTimeout():
+                seconds = settings.first_byte_timeout
+                return UpstreamTimeout(f"no answer from {host} within FIRST_BYTE_TIMEOUT ({seconds:g} s)")
+            case httpx.WriteTimeout():
+                seconds = settings.idle_timeout
+                return UpstreamTimeout(f"{host} took nothing of the request for IDLE_TIMEOUT ({seconds:g} s)")
+            case httpx.ConnectError():
+                message = f"cannot reach {host}: {_reason(error)}; check ENDPOINT and the network"
+                return UpstreamError(message, code="upstream_unreachable")
+            case httpx.RemoteProtocolError() if "disconnected" not in str(error):
+                return UpstreamError(f"{host} does not speak HTTP; check ENDPOINT", code="upstream_not_http")
+            case httpx.RemoteProtocolError():
+                return UpstreamError(f"{host} closed the connection without answering", code="upstream_closed")
+            case _:
+                message = f"{host} broke the connection without answering: {_reason(error)}"
+                return UpstreamError(message, code="upstream_closed")
+
+    def in_body(self, error: httpx.TransportError) -> UpstreamError:
+        """The error for an answer that broke off."""
+        if isinstance(error, httpx.ReadTimeout):
+            seconds = self._settings.idle_timeout
+            return UpstreamTimeout(f"{self._host} went silent for IDLE_TIMEOUT ({seconds:g} s) within its answer")
+        message = f"{self._host} broke off its answer: {_reason(error)}"
+        return UpstreamError(message, code="answer_cut_short")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in the operating system's words, without the wrappers around them."""
+    cause: BaseException = error
+    while str(cause) in ("", "All connection attempts failed") and (inner := cause.__cause__ or cause.__context__):
+        cause = inner
+    if isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return str(cause) or type(error).__name__

@@ -80,27 +80,33 @@ class ErrorBoundary:
             started = True
             await send(message)
 
-        request_id = scope.get("chat_api.request_id", "")
         try:
             await self.app(scope, receive, watched)
-        except ClientGone:
-            pass
-        except StreamBroken as error:
+        except (Exception, asyncio.CancelledError) as error:
+            answer = _answer_to(error, scope.get("chat_api.request_id", ""))
+            if answer is not None and not started:
+                await error_response(answer)(scope, receive, send)
+
+
+def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
+    """What the client is told of an exception, if it can be told; logs what an operator should know."""
+    match error:
+        case ClientGone():
+            return None
+        case StreamBroken():
             log.warning("answer cut short: %s (request %s)", error.message, request_id)
-        except GatewayError as error:
+            return None
+        case GatewayError():
             if error.status >= 500 or (isinstance(error, UpstreamError) and error.status != 400):
                 log.warning("%d %s (request %s)", error.status, error.message, request_id)
-            await error_response(error)(scope, receive, send)
-        except asyncio.CancelledError:
+            return error
+        case asyncio.CancelledError():
             # The server cancels what has not ended within DRAIN_TIMEOUT; it has no further use for the exception.
             log.warning("cut short: the server stops (request %s)", request_id)
-            if not started:
-                await error_response(NoUpstream("the server is stopping"))(scope, receive, send)
-        except Exception:
-            log.exception("a fault of ours (request %s)", request_id)
-            if not started:
-                fault = GatewayError(f"internal error; the log has it under request {request_id}")
-                await error_response(fault)(scope, receive, send)
+            return NoUpstream("the server is stopping", code="stopping")
+        case _:
+            log.error("a fault of ours (request %s)", request_id, exc_info=error)
+            return GatewayError(f"internal error; the log has it under request {request_id}")
 
 
 class LoopbackGuard:

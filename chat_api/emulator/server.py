@@ -40,7 +40,7 @@ def _config(emulator: Emulator) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEPALIVE_SECONDS,
-        timeout_graceful_shutdown=0,
+        timeout_graceful_shutdown=1,
     )
 
 

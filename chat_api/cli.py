@@ -1,5 +1,6 @@
 """The commands: `serve`, `check` and `emulate`. They print, listen and set exit codes; nothing else does."""
 
+import logging.config
 import os
 import socket
 import ssl
@@ -35,6 +36,7 @@ def main() -> None:
 def serve() -> None:
     """Serve the API until SIGTERM or SIGINT."""
     settings = load_or_exit()
+    logging.config.dictConfig(log_config(settings.log_level))
     sock = listen_or_exit(settings.host, settings.port, "HTTPS_PORT" if settings.enable_ssl else "HTTP_PORT")
     Server(server_config(settings, create_app(settings)), settings).run(sockets=[sock])
 
@@ -93,7 +95,7 @@ def server_config(settings: Settings, app: Starlette) -> uvicorn.Config:
         http="httptools",
         ws="none",
         lifespan="on",
-        log_config=log_config(settings.log_level),
+        log_config=None,  # `serve` sets logging up
         access_log=False,  # the app's own leaves query strings out, which may hold prompts
         server_header=False,
         timeout_keep_alive=KEEPALIVE_SECONDS,

@@ -4,6 +4,8 @@ Invariant: every attempt is identical to the first except for what the deploymen
 about its parameters. Nothing is repeated once a byte has gone downstream.
 """
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 
@@ -14,6 +16,8 @@ from chat_api.sse import DONE, Event, EventDecoder, read_chunk
 from chat_api.types import Adaptation, Call, Deployment, Reply, Transport, UpstreamResponse
 
 MAX_REMEMBERED_DEPLOYMENTS = 1000
+# After [DONE] an upstream's body has only its last chunk mark to come; it comes at once or not at all.
+LAST_CHUNK_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,7 @@ class RelayedBody:
         self._response = response
         self._held = held
         self._rest = rest
+        self._end_is_next = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._held:
@@ -70,8 +75,17 @@ class RelayedBody:
         async for chunk in self._rest:
             yield chunk
 
+    def expect_end(self) -> None:
+        """The answer is complete: only the end of the body is still to come."""
+        self._end_is_next = True
+
     async def aclose(self) -> None:
-        """Let go of the connection."""
+        """Let go of the connection; one whose body has only its end to come is read out, to serve again."""
+        if self._end_is_next:
+            with contextlib.suppress(UpstreamError, TimeoutError):
+                async with asyncio.timeout(LAST_CHUNK_SECONDS):
+                    async for _ in self._rest:
+                        pass
         await self._response.aclose()
 
 

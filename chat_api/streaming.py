@@ -22,8 +22,6 @@ from chat_api.headers import media_type
 from chat_api.sse import DONE, ChatStream
 from chat_api.types import Call, Reply
 
-# What is left of an upstream's body after [DONE] is its last chunk mark; it comes at once or not at all.
-LAST_CHUNK_SECONDS = 1.0
 PING = ServerSentEvent(comment="ping", sep="\n")
 
 
@@ -123,7 +121,8 @@ async def _events(answer: "Reply | asyncio.Task[Reply]", call: Call) -> AsyncIte
             reply = accepted(await asyncio.shield(answer), call)
         async with aclosing(_steps(reply)) as steps:
             async for step in steps:
-                yield b"".join([_event(data) for data, _ in step]) if step else _event(DONE)
+                yield b"".join([_event(data) for data, _ in step])
+        yield _event(DONE)
     except GatewayError as error:
         yield _event(msgspec.json.encode(simple_body(error)))
         raise StreamBroken(error.message) from error
@@ -140,7 +139,7 @@ async def _texts(reply: Reply) -> AsyncIterator[str]:
 
 
 async def _steps(reply: Reply) -> AsyncGenerator[list[tuple[bytes, str]]]:
-    """The `(data, text)` of the events in each chunk that completes some; at last an empty step: it is complete.
+    """The `(data, text)` of the events in each chunk that completes some, up to where the answer is complete.
 
     Raises:
         UpstreamError: the stream broke, ended early, or told of an error.
@@ -148,8 +147,7 @@ async def _steps(reply: Reply) -> AsyncGenerator[list[tuple[bytes, str]]]:
     body = reply.body
     assert not isinstance(body, bytes)  # noqa: S101 - `accepted` saw to it
     stream = ChatStream()
-    chunks = aiter(body)
-    async for chunk in chunks:
+    async for chunk in body:
         if step := stream.feed(chunk):
             yield step
         if stream.done or stream.error is not None:
@@ -158,9 +156,7 @@ async def _steps(reply: Reply) -> AsyncGenerator[list[tuple[bytes, str]]]:
         if step := stream.flush():
             yield step
     _check_complete(stream, reply)
-    yield []
-    with anyio.move_on_after(LAST_CHUNK_SECONDS):
-        await _read_out(chunks)
+    body.expect_end()
 
 
 def _check_complete(stream: ChatStream, reply: Reply) -> None:
@@ -169,15 +165,6 @@ def _check_complete(stream: ChatStream, reply: Reply) -> None:
         raise refusal or UpstreamError("the upstream broke off with an error that it does not describe")
     if not stream.complete:
         raise UpstreamError(f"{reply.deployment.host} ended its answer before its end", code="answer_cut_short")
-
-
-async def _read_out(chunks: AsyncIterator[bytes]) -> None:
-    """Read what follows `[DONE]`, so that the connection can serve another call."""
-    try:
-        async for _ in chunks:
-            pass
-    except UpstreamError:
-        pass  # the answer is complete; only the connection is lost
 
 
 def _event(data: bytes) -> bytes:

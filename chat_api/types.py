@@ -92,6 +92,10 @@ class ByteStream(Protocol):
         """The chunks as they come."""
         ...
 
+    def expect_end(self) -> None:
+        """The answer is complete: only the end of the body is still to come, and `aclose` may wait for it."""
+        ...
+
     async def aclose(self) -> None:
         """Let go of the connection behind it."""
         ...

@@ -39,6 +39,7 @@ class Emulator:
         self.keys = keys
         self.open_calls = 0  # calls that are being answered right now
         self.received: deque[dict[str, Any]] = deque(maxlen=100)  # the latest bodies, oldest first
+        self.ports: deque[int] = deque(maxlen=100)  # the callers' ports: equal ones are one connection
         self._asked: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,6 +47,7 @@ class Emulator:
         if scope["type"] != "http":
             return
         self.open_calls += 1
+        self.ports.append(scope["client"][1])
         try:
             await self._answer(scope, receive, send)
         finally:

@@ -82,6 +82,14 @@ async def _hang(exchange: Exchange) -> None:
     await exchange.gone()
 
 
+async def _silent(exchange: Exchange) -> None:
+    if exchange.streams:
+        await exchange.start()
+    else:
+        await exchange.respond(200, b"", length=1000)
+    await exchange.gone()
+
+
 async def _half(exchange: Exchange) -> None:
     """Send half of the answer, ready for whatever comes next."""
     if exchange.streams:
@@ -126,6 +134,9 @@ async def _slow(exchange: Exchange) -> None:
 
 
 async def _endless(exchange: Exchange) -> None:
+    if not exchange.streams:
+        await exchange.ordinary()
+        return
     await exchange.start()
     event = exchange.events()[2]
     await exchange.write(exchange.events()[0])
@@ -267,6 +278,7 @@ FAULTS: dict[str, Fault] = {
     "fault-closed": Fault("The connection closes without an answer", _closed),
     "fault-reset": Fault("The connection is reset without an answer", _reset),
     "fault-hang": Fault("No answer, ever", _hang),
+    "fault-silent": Fault("The head of an answer, then silence", _silent),
     "fault-cut": Fault("Half of the answer, then the connection closes", _cut),
     "fault-stall": Fault("Half of the answer, then silence", _stall),
     "fault-no-done": Fault("A stream that ends in good order after half of the answer", _no_done),

@@ -1,0 +1,25 @@
+"""Fixtures for every test: an environment without settings, and no blocking call in an event loop."""
+
+import os
+from collections.abc import Iterator
+
+import httpcore2  # noqa: F401 - httpx imports it when first used, which would count as blocking the loop
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+from chat_api.settings_table import TABLE
+
+
+@pytest.fixture(autouse=True)
+def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting and no proxy of the machine's own reaches a test."""
+    for name in (*[row.name for row in TABLE], *os.environ):
+        if name in {row.name for row in TABLE} or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def blockbuster() -> Iterator[BlockBuster]:
+    """A call that blocks an event loop fails the test."""
+    with blockbuster_ctx("chat_api") as detector:
+        yield detector

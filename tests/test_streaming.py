@@ -1,0 +1,165 @@
+"""What happens while an answer is on its way: first chunks, pings, clients that leave, connections kept."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import Gateway, eventually, gateway
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Gateway]:
+    """A gateway with the least settings."""
+    with gateway() as running:
+        yield running
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/plain"])
+def test_first_chunk_arrives_while_the_upstream_is_still_sending(server: Gateway, accept: str) -> None:
+    """The client reads the beginning of an answer that has no end yet."""
+    with call(server, model="fault-endless", stream=True, accept=accept) as sock:
+        received = read_until(sock, b"You")
+        still_sending = server.emulator.open_calls
+
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert still_sending == 1
+    assert eventually(lambda: server.emulator.open_calls == 0)
+
+
+PHASES = {
+    "before-headers": ("fault-hang", b""),
+    "before-first-byte": ("fault-silent", b""),
+    "mid-answer": ("fault-stall", b"You"),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("accept", ["*/*", "text/plain"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_client_that_leaves_closes_the_upstream_connection_within_a_second(
+    server: Gateway, stream: bool, accept: str, phase: str
+) -> None:
+    """Streamed or not, in every phase, nobody goes on paying for an answer that nobody reads."""
+    model, arrives = PHASES[phase]
+    sock = call(server, model=model, stream=stream, accept=accept)
+    assert eventually(lambda: server.emulator.open_calls == 1, seconds=5)
+    if stream and arrives:
+        read_until(sock, arrives)
+    sock.close()
+
+    assert eventually(lambda: server.emulator.open_calls == 0, seconds=1)
+
+
+def test_client_that_leaves_while_it_sends_costs_nothing(server: Gateway) -> None:
+    """A request that is never complete never goes upstream."""
+    before = len(server.emulator.received)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(b"POST /v1/gpt/chat HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
+    healthy = server.chat(prompt="hello").status_code
+
+    assert healthy == 200
+    assert len(server.emulator.received) == before + 1
+
+
+def test_client_that_resets_is_as_good_as_gone(server: Gateway) -> None:
+    """A connection that ends in a reset closes the upstream one as well."""
+    sock = call(server, model="fault-endless", stream=True)
+    read_until(sock, b"You")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    sock.close()
+
+    assert eventually(lambda: server.emulator.open_calls == 0)
+
+
+def test_silent_stream_is_kept_open_by_pings_from_before_the_upstream_answers() -> None:
+    """After PING_INTERVAL a stream begins with comments; what follows is the answer, or an error event and a cut."""
+    with (
+        gateway(PING_INTERVAL="0.05", FIRST_BYTE_TIMEOUT="0.4") as server,
+        call(server, model="fault-hang", stream=True) as sock,
+    ):
+        received = read_until(sock, b"\r\n0\r\n\r\n", until_cut=True)
+
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert body.count(b": ping\n\n") >= 2
+    last = json.loads(body.rpartition(b"data: ")[2].partition(b"\n\n")[0])
+    assert last["error"]["code"] == "upstream_timeout"
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+def test_answer_that_comes_after_the_first_ping_is_complete() -> None:
+    """A stream that began with a ping goes on with the answer and ends with `[DONE]`."""
+    with gateway(PING_INTERVAL="0.3") as server:
+        events = server.chat(prompt="hello", model="fault-slow", stream=True).text.split("\n\n")
+
+    assert events[-2:] == ["data: [DONE]", ""]
+    assert ": ping" in events
+
+
+def test_client_that_leaves_after_the_first_ping_closes_the_upstream_connection() -> None:
+    """A call that is still waiting for the upstream's head, behind a stream that has begun, is given up too."""
+    with gateway(PING_INTERVAL="0.05", FIRST_BYTE_TIMEOUT="30") as server:
+        sock = call(server, model="fault-hang", stream=True)
+        read_until(sock, b": ping\n\n")
+        sock.close()
+
+        assert eventually(lambda: server.emulator.open_calls == 0)
+
+
+def test_no_ping_interval_means_no_pings() -> None:
+    """PING_INTERVAL=0 waits for the upstream however long it takes, and then answers with a true status."""
+    with gateway(PING_INTERVAL="0", FIRST_BYTE_TIMEOUT="0.3") as server:
+        response = server.chat(prompt="hello", model="fault-hang", stream=True)
+
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "upstream_timeout"
+
+
+def test_upstream_connection_is_kept_for_the_next_call(server: Gateway) -> None:
+    """Plain and streamed answers that were complete leave their connection to the next call."""
+    for _ in range(3):
+        server.chat(prompt="hello")
+        server.chat(prompt="hello", stream=True)
+        server.client.post("/v1/gpt/chat", json={"prompt": "x", "stream": True}, headers={"accept": "text/plain"})
+    ports = list(server.emulator.ports)[-9:]
+
+    assert len(ports) == 9
+    assert len(set(ports)) == 1
+
+
+def test_many_clients_that_leave_at_once_leave_nothing_behind(server: Gateway) -> None:
+    """Fifty clients in every phase leave together: no upstream call stays open, and the next one is answered."""
+    models = ["fault-hang", "fault-silent", "fault-stall", "fault-endless", "fault-slow"]
+    socks = [call(server, model=models[number % 5], stream=number % 2 == 0) for number in range(50)]
+    assert eventually(lambda: server.emulator.open_calls >= 30, seconds=5)
+    for sock in socks:
+        sock.close()
+
+    assert eventually(lambda: server.emulator.open_calls == 0, seconds=3)
+    assert server.chat(prompt="hello").status_code == 200
+
+
+def call(server: Gateway, *, model: str, stream: bool, accept: str = "*/*") -> socket.socket:
+    """A connection on which a call has been sent and nothing read."""
+    body = json.dumps({"prompt": "hello", "model": model, "stream": stream}).encode()
+    head = (
+        f"POST /v1/gpt/chat HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    sock.sendall(head.encode() + body)
+    return sock
+
+
+def read_until(sock: socket.socket, mark: bytes, *, until_cut: bool = False) -> bytes:
+    """What comes up to a mark, or up to the end of the connection."""
+    received = b""
+    while mark not in received:
+        part = sock.recv(65536)
+        if not part:
+            assert until_cut, f"the connection ended before {mark!r}: {received!r}"
+            break
+        received += part
+    return received

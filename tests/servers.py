@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import uvicorn
@@ -75,7 +76,7 @@ async def serving(app: ASGIApp, values: settings.Settings):  # type: ignore[no-u
 
 
 @contextlib.contextmanager
-def in_thread() -> Iterator[Callable[..., object]]:
+def in_thread() -> Iterator[Callable[..., Any]]:
     """An event loop in a thread; the function it gives runs a coroutine there and returns its result."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)

@@ -1,0 +1,132 @@
+"""The filters by themselves, driven as ASGI callables."""
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from chat_api.errors import ClientGone, NoUpstream, RequestError, StreamBroken
+from chat_api.middleware import AccessLog, ErrorBoundary, LoopbackGuard
+
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "method": "POST",
+    "path": "/v1/gpt/chat",
+    "raw_path": b"/v1/gpt/chat",
+    "query_string": b"prompt=secret",
+    "headers": [],
+    "client": ("127.0.0.1", 5),
+}
+
+
+def drive(app: Any, **changes: Any) -> list[Message]:
+    """The messages that the app sends for one request."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(app({**SCOPE, **changes}, receive, send))
+    return sent
+
+
+def raising(error: BaseException, *, after_start: bool = False) -> Any:
+    """An app that raises, before or after its response began."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if after_start:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise error
+
+    return app
+
+
+def test_stray_exception_is_a_500_without_a_trace(caplog: pytest.LogCaptureFixture) -> None:
+    """A fault of ours tells the client a request id only; the log has the trace."""
+    start, body = drive(AccessLog(ErrorBoundary(raising(ZeroDivisionError("secret detail")))))
+
+    answer = msgspec.json.decode(body["body"])
+    request_id = dict(start["headers"])[b"x-chat-api-request-id"].decode()
+    assert start["status"] == 500
+    assert answer["error"]["code"] == "internal_error"
+    assert request_id in answer["message"]
+    assert "secret" not in answer["message"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_error_keeps_its_status_and_headers() -> None:
+    """A gateway error is answered with its own status and headers, in the simple endpoint's shape."""
+    error = NoUpstream("all busy", headers=((b"retry-after", b"1"),))
+    start, body = drive(ErrorBoundary(raising(error)))
+
+    assert start["status"] == 503
+    assert (b"retry-after", b"1") in start["headers"]
+    assert msgspec.json.decode(body["body"])["success"] == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(StreamBroken("cut"), id="broken-stream"),
+        pytest.param(RequestError("late"), id="gateway-error"),
+        pytest.param(ZeroDivisionError(), id="stray"),
+        pytest.param(asyncio.CancelledError(), id="cancelled"),
+    ],
+)
+def test_answer_that_has_begun_is_left_without_its_end(error: BaseException) -> None:
+    """Nothing is added to a response that broke: its missing end makes the server cut the connection."""
+    sent = drive(ErrorBoundary(raising(error, after_start=True)))
+
+    assert [message["type"] for message in sent] == ["http.response.start"]
+
+
+def test_client_that_left_gets_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is sent to a client that is gone; the access log has 499."""
+    caplog.set_level(logging.INFO, "chat_api.access")
+    sent = drive(AccessLog(ErrorBoundary(raising(ClientGone("gone")))))
+
+    assert sent == []
+    assert " POST /v1/gpt/chat 499 " in caplog.text
+
+
+def test_cancelled_request_is_answered_503() -> None:
+    """What the server cancels at the end of its drain time is told so, if nothing was sent yet."""
+    start, _ = drive(ErrorBoundary(raising(asyncio.CancelledError())))
+
+    assert start["status"] == 503
+
+
+def test_access_log_leaves_the_query_out_and_marks_what_was_cut(caplog: pytest.LogCaptureFixture) -> None:
+    """The query string may hold a prompt; a status whose answer has no end says so."""
+    caplog.set_level(logging.INFO, "chat_api.access")
+    drive(AccessLog(ErrorBoundary(raising(StreamBroken("cut"), after_start=True))))
+
+    assert "127.0.0.1 POST /v1/gpt/chat 200 (cut short)" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("middleware", [AccessLog, ErrorBoundary, LoopbackGuard])
+def test_lifespan_passes_through(middleware: Any) -> None:
+    """What is not HTTP is none of a filter's business."""
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    drive(middleware(app), type="lifespan")
+
+    assert seen == ["lifespan"]
+
+
+def test_request_with_two_host_headers_is_refused() -> None:
+    """One of two names would be believed by somebody else."""
+    hosts = [(b"host", b"localhost"), (b"host", b"localhost")]
+    start, _ = drive(ErrorBoundary(LoopbackGuard(raising(AssertionError("reached")))), headers=hosts)
+
+    assert start["status"] == 403

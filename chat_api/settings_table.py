@@ -118,26 +118,28 @@ DEFAULTS = (
         "float",
         None,
         "a number from 0 to 2",
-        "Default for requests without one.",
+        "How freely the model words its answers.",
         _between(0, 2),
     ),
-    Setting("top_p", "float", None, "a number from 0 to 1", "Default for requests without one.", _between(0, 1)),
+    Setting(
+        "top_p", "float", None, "a number from 0 to 1", "The share of likely words that it picks from.", _between(0, 1)
+    ),
     Setting(
         "n",
         "int",
         None,
         "a whole number from 1 to 128",
-        "Default for requests without one.",
+        "How many answers to a prompt.",
         _between(1, 128),
     ),
-    Setting("stream", "bool", None, _BOOL, "Default for requests without one."),
-    Setting("stop", "stop", None, "text, or a JSON array of up to 4 texts", "Default for requests without one."),
+    Setting("stream", "bool", None, _BOOL, "Whether answers are streamed."),
+    Setting("stop", "stop", None, "text, or a JSON array of up to 4 texts", "Where an answer ends."),
     Setting(
         "max_tokens",
         "int",
         None,
         "a whole number from 1",
-        "Default for requests without one.",
+        "How long an answer may be.",
         {"validate": validate.Range(min=1)},
     ),
     Setting(
@@ -145,7 +147,7 @@ DEFAULTS = (
         "float",
         None,
         "a number from -2 to 2",
-        "Default for requests without one.",
+        "How much it avoids what it has mentioned.",
         _between(-2, 2),
     ),
     Setting(
@@ -153,10 +155,10 @@ DEFAULTS = (
         "float",
         None,
         "a number from -2 to 2",
-        "Default for requests without one.",
+        "How much it avoids what it repeats.",
         _between(-2, 2),
     ),
-    Setting("user", "str", None, "text", "Default for requests without one."),
+    Setting("user", "str", None, "text", "Who is asking, as told to Azure."),
 )
 LIMITS = (
     Setting("CONNECT_TIMEOUT", "float", 5, SECONDS, "Seconds to connect to the upstream, TLS included.", _ABOVE_0),
@@ -198,7 +200,7 @@ LIMITS = (
 GROUPS = {
     "Where to listen": SERVER,
     "Azure OpenAI": AZURE,
-    "Defaults of /v1/gpt/chat": DEFAULTS,
+    "Defaults for what a request leaves out": DEFAULTS,
     "Limits and logging": LIMITS,
 }
 TABLE: tuple[Setting, ...] = tuple(setting for group in GROUPS.values() for setting in group)

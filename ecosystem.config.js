@@ -1,0 +1,23 @@
+// PM2: `scripts/install && pm2 start ecosystem.config.js`. Settings come from .env; see docs/pm2.md.
+const drainSeconds = Number(process.env.DRAIN_TIMEOUT) || 30;
+
+module.exports = {
+  apps: [
+    {
+      name: "chat-api",
+      cwd: __dirname,
+      script: "app.py",
+      interpreter: ".venv/bin/python",
+      exec_mode: "fork", // PM2's cluster mode is for Node only
+      instances: 1,
+      // PM2 sends SIGINT and, after this many milliseconds, SIGKILL: streams in flight get their drain time first.
+      kill_timeout: (drainSeconds + 5) * 1000,
+      // Exit code 3 means bad settings: starting again cannot mend them, so the reason stays the last thing logged.
+      // No exp_backoff_restart_delay beside it: PM2 would then call the stopped process "waiting restart" forever.
+      stop_exit_codes: [3],
+      max_memory_restart: "1G",
+      log_date_format: "", // every line has its time already
+      env: { PYTHONUNBUFFERED: "1" },
+    },
+  ],
+};

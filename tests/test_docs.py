@@ -1,0 +1,114 @@
+"""The documentation is true: tables against the code, commands by running them."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chat_api import __version__
+from chat_api.fields import FIELDS
+from chat_api.settings import load
+from chat_api.settings_table import GROUPS, TABLE
+from tests.processes import ROOT, process
+
+README = (ROOT / "README.md").read_text()
+SAMPLE = (ROOT / "sample.env").read_text()
+COMMAND = re.compile(r"^\$ (curl.*|printf.*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE)
+COMMANDS = [(match[1], match[2]) for match in COMMAND.finditer(README)]
+
+
+def test_readme_table_is_the_settings_table() -> None:
+    """The README lists every setting with its default and meaning, in the code's order and groups."""
+    rows = re.findall(r"^\| (?:\*\*(.+?)\*\*|`(\w+)`) \| (.*?) ?\| (.*?) ?\|$", README, re.MULTILINE)
+    expected = []
+    for group, settings in GROUPS.items():
+        expected.append((group, "", "", ""))
+        for row in settings:
+            expected.append(("", row.name, f"`{row.default_text}`" if row.default_text else "\N{EN DASH}", row.meaning))
+    start = rows.index(expected[0])
+
+    assert rows[start:] == expected
+
+
+def test_sample_env_is_the_settings_table() -> None:
+    """sample.env has every setting with its default, in the code's order, under what it means and accepts."""
+    blocks = re.findall(r"((?:^# .*\n)+)^(\w+)=(.*)$", SAMPLE, re.MULTILINE)
+
+    assert [(name, value) for _, name, value in blocks] == [(row.name, row.default_text) for row in TABLE]
+    for (comment, _, _), row in zip(blocks, TABLE, strict=True):
+        text = " ".join(comment.replace("# ", "").split())
+        assert text == f"{row.meaning.replace('`', '')} Takes {row.accepts}."
+
+
+def test_sample_env_changes_nothing_as_it_is(tmp_path: Path) -> None:
+    """A copy of sample.env is the defaults."""
+    (tmp_path / ".env").write_text(SAMPLE)
+
+    assert load({}, tmp_path / ".env") == load({}, tmp_path / "none")
+
+
+def test_readme_names_every_field() -> None:
+    """Each field of the endpoint is in the README's table of fields."""
+    table = README[README.index("| Field |") : README.index("Null and empty mean unset")]
+
+    assert set(re.findall(r"`(\w+)`", table)) - {"true", "DEPLOYMENT_NAME"} == set(FIELDS)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[int]:
+    """The port of a gateway that was started by the README's own command."""
+    with process("scripts/serve") as server:
+        yield int(server.wait_for(r"listens at http://127\.0\.0\.1:(\d+)")[1])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(("command", "answer"), COMMANDS, ids=[str(number) for number in range(len(COMMANDS))])
+def test_readme_commands_answer_as_it_says(served: int, command: str, answer: str) -> None:
+    """Every curl in the README, run as it stands, prints what stands under it."""
+    there = command.replace("localhost:8080", f"localhost:{served}")
+    done = subprocess.run(there, shell=True, capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert done.stdout.rstrip("\n") == answer.rstrip("\n")
+
+
+def test_readme_shows_all_ways() -> None:
+    """JSON, stream, text, the four ways to send a prompt, and an error are all among the commands that are run."""
+    assert len(COMMANDS) == 8
+
+
+def test_versions_agree() -> None:
+    """The changelog's newest version is the package's."""
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert newest is not None
+    assert newest[1] == __version__
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file of the project has its file."""
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+def test_lock_files_pin_everything_with_hashes_and_hold_no_address(lock: str) -> None:
+    """Each package is pinned to one version with hashes; nothing says where it is fetched from."""
+    text = (ROOT / lock).read_text()
+    packages = re.findall(r"^[\w-]+==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+
+    assert len(packages) == len(re.findall(r"^\S", text, re.MULTILINE)) > 15
+    assert "://" not in text
+    assert "index-url" not in text
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").iterdir()), ids=lambda script: script.name)
+def test_scripts_are_short_and_executable(script: Path) -> None:
+    """A script is read at a glance."""
+    assert script.stat().st_mode & 0o111
+    assert script.read_text().count("\n") <= 20

@@ -8,12 +8,12 @@ DEFAULT_API_VERSION = "2024-10-21"  # the latest dated GA version
 ENDPOINT_FORM = "an http(s) URL such as https://my-resource.openai.azure.com, without user name or password"
 API_VERSION_FORM = "a date such as 2024-10-21 or 2025-04-01-preview, or v1"
 
-_DATED = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+_DATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 # Everything from here on is an operation's path, not part of the resource's base URL.
 # `/models/…` is the model inference API of Foundry hosts, whose portal shows it beside the OpenAI one.
-_OPERATION_PATH = re.compile(r"/openai(/|$)|/models/(chat/completions|embeddings|images/)")
-_DEPLOYMENT_PATH = re.compile(r"/openai/(?:v1/)?deployments/([^/]+)")
+_OPERATION_PATH = re.compile(r"/openai(/|$)|/models/(chat/completions|embeddings|images/)", re.IGNORECASE)
+_DEPLOYMENT_PATH = re.compile(r"/openai/(?:v1/)?deployments/([^/]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +36,23 @@ def parse_endpoint(text: str) -> Endpoint:
     Raises:
         ValueError: it is not an http(s) URL of a host, or it holds a user name or password.
     """
-    text = text.strip().strip("\"'<>")
+    text = text.strip(" \t\r\n\"'<>")
     if "://" not in text:
         text = f"https://{text}"
     # The portal shows realtime URLs as wss://; the same host serves everything else over https.
     text = re.sub(r"^ws(s?)://", r"http\1://", text, flags=re.IGNORECASE)
     url = urlsplit(text)
-    _check(url, text)
+    authority = _authority(url, text)
     base_path, deployment, version = _split_path(url)
-    return Endpoint(f"{url.scheme.lower()}://{url.netloc.lower()}{base_path}", deployment, version)
+    return Endpoint(f"{url.scheme.lower()}://{authority}{base_path}", deployment, version)
+
+
+def is_deployment_name(name: str) -> bool:
+    """Whether a deployment may be called so: quoted, the name can stand in a path.
+
+    Quoting makes every character harmless but the dots of a dot segment (RFC 3986 section 5.2.4).
+    """
+    return name.isprintable() and name not in ("", ".", "..")
 
 
 def parse_api_version(text: str) -> str:
@@ -59,17 +67,24 @@ def parse_api_version(text: str) -> str:
     return version
 
 
-def _check(url: SplitResult, text: str) -> None:
+def _authority(url: SplitResult, text: str) -> str:
+    """Host and port of a URL. No reason given here repeats the URL, which may hold a password or a key."""
     if url.scheme.lower() not in ("http", "https"):
-        raise ValueError(f"not an http(s) URL: {url.scheme}")
-    if url.username is not None or url.password is not None:
-        raise ValueError("a URL with a user name or password")
-    host = url.netloc.rpartition(":")[0] if url.port is not None else url.netloc.removesuffix(":")
-    if not _HOST.fullmatch(host) or not text.isprintable() or " " in text:
+        raise ValueError("not http or https")
+    if "@" in url.netloc:
+        raise ValueError("it holds a user name or password")
+    try:
+        port = url.port
+    except ValueError:
+        raise ValueError("its port is no port") from None
+    host = url.netloc.lower().removesuffix(f":{url.netloc.rpartition(':')[2]}") if port is not None else url.netloc
+    host = host.lower().removesuffix(":")
+    if not _HOST.fullmatch(host) or ".." in host or not text.isprintable() or " " in text:
         raise ValueError("no host name")
     # A lone word is a resource's name, not its address: which of Azure's hosts it lives at is a guess.
-    if "." not in host and ":" not in host and host.lower() != "localhost" and url.port is None:
-        raise ValueError("a resource name, not a URL")
+    if "." not in host and ":" not in host and host != "localhost" and port is None:
+        raise ValueError("a resource's name, not its URL")
+    return host if port is None else f"{host}:{port}"
 
 
 def _split_path(url: SplitResult) -> tuple[str, str | None, str | None]:
@@ -77,19 +92,26 @@ def _split_path(url: SplitResult) -> tuple[str, str | None, str | None]:
     path = re.sub(r"/{2,}", "/", url.path)
     query = {name: values[0] for name, values in parse_qs(url.query).items()}
     operation = _OPERATION_PATH.search(path)
+    if operation is None and path.rstrip("/") == "/models" and (url.hostname or "").endswith(".services.ai.azure.com"):
+        return "", None, None
     if operation is None:
         return path.rstrip("/"), None, _version_or_none(query)
     prefix, rest = path[: operation.start()], path[operation.start() :]
-    if rest.startswith("/models"):
+    if rest.lower().startswith("/models"):
         return prefix, None, None
     named = _DEPLOYMENT_PATH.match(rest)
-    deployment = unquote(named[1]) if named else query.get("deployment")
+    deployment = unquote(named[1]) if named else query.get("deployment") or query.get("model")
+    if deployment is not None and not is_deployment_name(deployment):
+        raise ValueError("no deployment is called as it says")
     version = _version_or_none(query)
-    if re.match(r"/openai/v1(/|$)", rest):
+    if re.match(r"/openai/v1(/|$)", rest, re.IGNORECASE):
         version = "preview" if version == "preview" else "v1"
     return prefix, deployment, version
 
 
 def _version_or_none(query: dict[str, str]) -> str | None:
     version = query.get("api-version")
-    return parse_api_version(version) if version else None
+    try:
+        return parse_api_version(version) if version else None
+    except ValueError:
+        raise ValueError("its api-version is none") from None

@@ -165,9 +165,9 @@ def _text(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> str:
 def _number(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> Any:
     """The number as it was written, where it came as a JSON number; the original took text as well."""
     try:
-        number = float(value) if isinstance(value, str) else value
+        number = float(_digits(value)) if isinstance(value, str) else value
     except ValueError:
-        raise _wrong(field, f'"{value}"') from None
+        raise _wrong(field, _shown(value)) from None
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise _wrong(field, kind_of(raw))
     if not _in_range(field, number):
@@ -177,10 +177,10 @@ def _number(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> Any:
 
 def _integer(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> int:
     try:
-        number = int(value) if isinstance(value, str) else value
+        number = int(_digits(value)) if isinstance(value, str) else value
     except ValueError:
-        raise _wrong(field, f'"{value}"') from None
-    if isinstance(number, float) and number.is_integer():
+        raise _wrong(field, _shown(value)) from None
+    if isinstance(number, float) and number.is_integer() and abs(number) < 2**53:  # above, a float is a rounded guess
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int):
         raise _wrong(field, str(number) if isinstance(number, float) else kind_of(raw))
@@ -193,7 +193,7 @@ def _flag(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> bool:
     text = str(value).lower()
     if isinstance(value, bool | int | str) and text in (*TRUE, *FALSE):
         return text in TRUE
-    raise _wrong(field, f'"{value}"' if isinstance(value, str) else kind_of(raw))
+    raise _wrong(field, _shown(value) if isinstance(value, str) else kind_of(raw))
 
 
 def _object(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> Any:
@@ -211,8 +211,6 @@ def _structure(field: Field, value: Any, raw: Raw | str | Sequence[str], shape: 
             value = msgspec.json.decode(value, type=dict[str, Raw] if shape is dict else list[Raw])
         except (msgspec.MsgspecError, RecursionError):
             raise _wrong(field, "text") from None
-    if not isinstance(value, shape):
-        raise _wrong(field, kind_of(raw))
     return value or None
 
 
@@ -222,17 +220,21 @@ def _choice(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> Any:
     return value
 
 
-def _stop(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> str | list[str]:
+def _stop(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> str | list[str] | None:
     if isinstance(value, str) and value.lstrip().startswith("[") and not isinstance(raw, Raw):
         try:
             value = msgspec.json.decode(value)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return str(value)  # a stop text may begin with a bracket
     if isinstance(value, str):
         return value
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value) or len(value) > 4:
-        raise _wrong(field, kind_of(raw) if not isinstance(value, list) else "an array of something else")
-    return value
+    if not isinstance(value, list):
+        raise _wrong(field, kind_of(raw))
+    if not all(isinstance(text, str) for text in value):
+        raise _wrong(field, "an array of something else")
+    if len(value) > 4:
+        raise _wrong(field, f"an array of {len(value)} texts")
+    return value or None
 
 
 _READERS = {
@@ -245,6 +247,17 @@ _READERS = {
     "choice": _choice,
     "stop": _stop,
 }
+
+
+def _digits(text: str) -> str:
+    """The text of a number, if it is plainly spelled: Python's int takes 1_0 and other scripts' digits too."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return text
+
+
+def _shown(text: str) -> str:
+    return f'"{text}"' if len(text) <= 60 else f'"{text[:60]}…"'
 
 
 def _in_range(field: Field, number: float) -> bool:
@@ -265,7 +278,7 @@ def _unknown(name: str) -> str:
 
 
 def kind_of(raw: Raw | str | Sequence[str]) -> str:
-    """What a JSON value is, in words, for a message."""
+    """What a value is, in words, for a message."""
     if not isinstance(raw, Raw):
         return "text"
     start = bytes(raw).lstrip()[:1]

@@ -29,7 +29,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         ClientGone: the client left before it was complete.
     """
     declared = first(tuple(scope["headers"]), b"content-length")
-    if declared is not None and declared.isdigit() and int(declared) > max_bytes:
+    if declared is not None and declared.isdigit() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
     parts: list[bytes] = []
     size = 0
@@ -56,7 +56,10 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
         RequestError: they cannot be read, or a field is given twice.
         UnsupportedMediaType: the content type or the charset is none of those.
     """
+    if not body and query:
+        return read_form(_decoded(query, "utf-8"))
     kind = media_type(headers)
+    body = body.removeprefix(b"\xef\xbb\xbf")  # PowerShell puts one in front of what it pipes
     starts_as_object = body.lstrip()[:1] == b"{"
     if kind in ("application/json", "text/json") or kind.endswith("+json"):
         fields: Given = read_json(body)
@@ -68,7 +71,7 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
         fields = read_json(body) if starts_as_object else {"prompt": _decoded(body, "utf-8")}
     else:
         raise UnsupportedMediaType(f'content type "{kind}" is not read here; send {ACCEPTED}')
-    return merge(fields, read_form(query.decode("latin-1"))) if query else fields
+    return merge(fields, read_form(_decoded(query, "utf-8"))) if query else fields
 
 
 def _too_large(max_bytes: int) -> BodyTooLarge:

@@ -52,7 +52,7 @@ def read_refusal(status: int, headers: Headers, body: bytes) -> UpstreamRefusal:
 def read_refusal_in_200(headers: Headers, body: bytes) -> UpstreamRefusal | None:
     """The error in a 200's body or in a stream's first event, under the status it stands for; None if it has none."""
     detail = _detail(body)
-    if not detail.get("message"):
+    if not detail.get("message") and not detail.get("code"):
         return None
     return read_refusal(_status(detail), headers, body)
 
@@ -76,6 +76,8 @@ def adaptation_for(refusal: UpstreamRefusal, call: Call) -> Adaptation | None:
     named = _NAMED_PARAMETER.search(refusal.message)
     parameter = refusal.param or (named[1] if named else "")
     if parameter == "max_tokens" and refusal.code == "unsupported_parameter":
+        if b'"max_completion_tokens"' in call.body:
+            return None  # the caller sent both
         return Adaptation("max_tokens", "max_completion_tokens")
     return Adaptation(parameter, None) if parameter in call.defaulted else None
 
@@ -83,7 +85,7 @@ def adaptation_for(refusal: UpstreamRefusal, call: Call) -> Adaptation | None:
 def _detail(body: bytes) -> dict[str, Any]:
     """The innermost object that describes the error; empty where there is none."""
     try:
-        parsed = msgspec.json.decode(body)
+        parsed = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return {}
     if not isinstance(parsed, dict):
@@ -98,7 +100,7 @@ def _detail(body: bytes) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    return str(value) if isinstance(value, str | int) and value != "" else None
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
 
 
 def _without_json(status: int, body: bytes) -> str:

@@ -48,16 +48,19 @@ class Relay:
                 return reply
             refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)
             adaptation = refusals.adaptation_for(refusal, call)
-            if adaptation is None or adaptation in learned or not self._remember(deployment, adaptation):
+            if adaptation is None or adaptation in learned:
                 return reply
+            self._remember(deployment, adaptation)
             log.info('deployment "%s" refused %s: %s', deployment.name, adaptation.parameter, adaptation)
 
-    def _remember(self, deployment: Deployment, adaptation: Adaptation) -> bool:
-        """Learn it for the next attempt; False when the memory is full of other deployments."""
-        if deployment not in self._learned and len(self._learned) >= MAX_REMEMBERED_DEPLOYMENTS:
-            return False
-        self._learned[deployment] = (*self._learned.get(deployment, ()), adaptation)
-        return True
+    def _remember(self, deployment: Deployment, adaptation: Adaptation) -> None:
+        """Learn it for the next attempt; the memory is bounded, and forgets the deployment it learned of first."""
+        learned = self._learned.get(deployment, ())
+        if adaptation in learned:
+            return  # another call has learned it in the meantime
+        if not learned and len(self._learned) >= MAX_REMEMBERED_DEPLOYMENTS:
+            del self._learned[next(iter(self._learned))]
+        self._learned[deployment] = (*learned, adaptation)
 
 
 class RelayedBody:
@@ -120,31 +123,27 @@ async def _judged_stream(response: UpstreamResponse, deployment: Deployment, app
     async for chunk in chunks:
         held.append(chunk)
         for event in decoder.feed(chunk):
-            if not _is_decisive(event):
-                continue
-            refusal = _refusal_in(event, response)
-            if refusal is None:
-                return Reply(200, response.headers, RelayedBody(response, held, chunks), deployment, applied)
-            await response.aclose()
-            return Reply(refusal.status, _as_json(response), event.data, deployment, applied)
-    return _ended_early(decoder, response, held, deployment, applied)
+            if _is_decisive(event):
+                return await _reply_to(event, response, RelayedBody(response, held, chunks), deployment, applied)
+    for event in decoder.flush():  # the stream has ended; its last event may lack its line end
+        if _is_decisive(event):
+            return await _reply_to(event, response, RelayedBody(response, held, chunks), deployment, applied)
+    raise UpstreamError(f"{deployment.host} ended its stream without an answer", code="empty_stream")
 
 
-def _ended_early(
-    decoder: EventDecoder,
+async def _reply_to(
+    event: Event,
     response: UpstreamResponse,
-    held: list[bytes],
+    body: RelayedBody,
     deployment: Deployment,
     applied: tuple[Adaptation, ...],
 ) -> Reply:
-    """The reply to a stream that ended before a decisive event: its last one may lack its line end."""
-    last = [event for event in decoder.flush() if _is_decisive(event)]
-    if not last:
-        raise UpstreamError(f"{deployment.host} ended its stream without an answer", code="empty_stream")
-    refusal = _refusal_in(last[0], response)
-    if refusal is not None:
-        return Reply(refusal.status, _as_json(response), last[0].data, deployment, applied)
-    return Reply(200, response.headers, RelayedBody(response, held, response.chunks()), deployment, applied)
+    """The reply that a stream's first decisive event stands for: the stream, or the error that it is."""
+    refusal = _refusal_in(event, response)
+    if refusal is None:
+        return Reply(200, response.headers, body, deployment, applied)
+    await response.aclose()
+    return Reply(refusal.status, _as_json(response), event.data, deployment, applied)
 
 
 def _is_decisive(event: Event) -> bool:

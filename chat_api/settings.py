@@ -83,7 +83,10 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = ENV_FILE) ->
     Raises:
         SettingsError: one or more settings cannot be used.
     """
-    reader = _Reader(os.environ if environ is None else environ, env_file)
+    try:
+        reader = _Reader(os.environ if environ is None else environ, env_file)
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a directory
+        raise SettingsError([f"{env_file} cannot be read: {error}"], env_file) from error
     values = {row.name: getattr(reader, row.parser)(row.name, row.default, **row.options) for row in TABLE}
     problems = []
     try:
@@ -138,10 +141,14 @@ def _checked(parse: Any) -> Any:
 def _problem(row: Setting, reader: _Reader, reasons: Any) -> str:
     if row.secret:
         return f"{row.name} is set to something else; it takes {row.accepts}"
-    # A URL may hold a password or a key, before its host or in its query.
-    shown = re.sub(r"//[^/?#]*@|\?.*", "***", reader.given(row.name) or "")
+    shown = _without_secrets(reader.given(row.name) or "")
     reason = f" ({reasons[0]})" if row.parser in PARSERS else ""
     return f'{row.name} is "{shown}"{reason}; it takes {row.accepts}'
+
+
+def _without_secrets(text: str) -> str:
+    """The value as it may be shown: a URL may hold a password before its host, or a key in its query."""
+    return "***" if "@" in text else re.sub(r"[?#].*", "***", text, flags=re.DOTALL)
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[tuple[set[str], str]]:
@@ -162,7 +169,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[tuple[set[str], str]]:
             f'HOST is "{values["HOST"]}", so the network could use the server\'s Azure key without a key of its own; '
             "it takes 127.0.0.1, or set ALLOW_ANONYMOUS=true to insist"
         )
-        problems.append(({"HOST", "ALLOW_ANONYMOUS"}, text))
+        problems.append(({"HOST", "ALLOW_ANONYMOUS", "ENDPOINT", "KEY"}, text))
     return problems
 
 
@@ -181,9 +188,11 @@ def _warnings(values: Mapping[str, Any], file_names: tuple[str, ...]) -> tuple[s
     """What is worth saying at the start, though it stops nothing."""
     known = {row.name for row in TABLE}
     warnings = []
+    by_lower_case = {name.lower(): name for name in known}
     for name in file_names:
-        if name not in known and (close := get_close_matches(name, known, n=1, cutoff=0.8)):
-            warnings.append(f"{name} in the .env file is not a setting; did you mean {close[0]}?")
+        if name not in known and (close := get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.8)):
+            meant = by_lower_case[close[0]]
+            warnings.append(f"{name} in the .env file is not a setting; did you mean {meant}?")
     endpoint: Endpoint | None = values["ENDPOINT"]
     if endpoint and endpoint.base_url.startswith("http://") and not _is_loopback(endpoint.host_name):
         warnings.append("ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://")

@@ -16,6 +16,7 @@ from chat_api.azure_url import (
     API_VERSION_FORM,
     DEFAULT_API_VERSION,
     ENDPOINT_FORM,
+    is_deployment_name,
     parse_api_version,
     parse_endpoint,
 )
@@ -91,7 +92,7 @@ AZURE = (
     ),
     Setting(
         "DEPLOYMENT_NAME",
-        "str",
+        "deployment_name",
         None,
         "the name of a deployment",
         "Deployment that answers when a request names no `model`. Unset: the one in `ENDPOINT`, if it has one.",
@@ -212,6 +213,12 @@ def _parse_key(text: str) -> Secret:
     return Secret(text)
 
 
+def _parse_deployment_name(text: str) -> str:
+    if not is_deployment_name(text):
+        raise ValueError("no deployment is called so")
+    return text
+
+
 def _parse_stop(text: str) -> str | list[str]:
     if not text.startswith("["):
         return text
@@ -241,6 +248,7 @@ def _parse_log_level(text: str) -> str:
 PARSERS = {
     "endpoint": parse_endpoint,
     "api_version": parse_api_version,
+    "deployment_name": _parse_deployment_name,
     "key": _parse_key,
     "stop": _parse_stop,
     "readable_file": _parse_readable_file,

@@ -36,20 +36,20 @@ class EventDecoder:
         self._parts: list[bytes] = []  # of the line that is not complete yet
         self._data: list[bytes] = []
         self._name = ""
-        self._size = 0
+        self._data_size = 0
+        self._rest_size = 0
         self._at_start = True
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order."""
-        self._size += len(chunk)
         held_cr = bool(self._parts) and self._parts[-1].endswith(b"\r")
         if not held_cr and not self._at_start and b"\n" not in chunk and b"\r" not in chunk:
             self._parts.append(chunk)  # joined once, when the line ends: a long event costs no copies
+            self._rest_size += len(chunk)
             events: list[Event] = []
         else:
             events = self._take(b"".join((*self._parts, chunk)))
-        if self._size > MAX_EVENT_BYTES:
-            raise UpstreamError(f"an event of the upstream's stream is larger than {MAX_EVENT_BYTES} bytes")
+        _check_size(self._data_size + self._rest_size)
         return events
 
     def _take(self, buffer: bytes) -> list[Event]:
@@ -67,7 +67,7 @@ class EventDecoder:
             self._take_line(buffer[position : match.start()], events)
             position = match.end()
         rest = buffer[position:]
-        self._parts = [rest] if rest else []
+        self._parts, self._rest_size = ([rest] if rest else []), len(rest)
         return events
 
     def flush(self) -> list[Event]:
@@ -83,15 +83,22 @@ class EventDecoder:
     def _take_line(self, line: bytes, events: list[Event]) -> None:
         if not line:
             if self._data:
+                _check_size(self._data_size)
                 events.append(Event(b"\n".join(self._data), self._name))
-            self._data, self._name, self._size = [], "", 0
+            self._data, self._name, self._data_size = [], "", 0
             return
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if field == b"data":
             self._data.append(value)
+            self._data_size += len(line) + 1
         elif field == b"event":
             self._name = value.decode("utf-8", "replace")
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_EVENT_BYTES:
+        raise UpstreamError(f"an event of the upstream's stream is larger than {MAX_EVENT_BYTES} bytes")
 
 
 class Delta(msgspec.Struct):
@@ -145,8 +152,8 @@ class ChatStream:
 
     def __init__(self) -> None:
         self._decoder = EventDecoder()
-        self._open: set[int] = set()
-        self._finished = False
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
         self.done = False
         self.error: bytes | None = None
         self.finish_reason: str | None = None
@@ -154,7 +161,7 @@ class ChatStream:
     @property
     def complete(self) -> bool:
         """Whether the upstream sent its answer to the end."""
-        return self.error is None and (self.done or (self._finished and not self._open))
+        return self.error is None and (self.done or (bool(self._begun) and self._begun == self._finished))
 
     def feed(self, chunk: bytes) -> list[tuple[bytes, str]]:
         """The `(data, text)` of each event that `chunk` completes; text is what it adds to choice 0.
@@ -165,8 +172,12 @@ class ChatStream:
         return self._follow(self._decoder.feed(chunk))
 
     def flush(self) -> list[tuple[bytes, str]]:
-        """The last event, if only its line ends were missing; the upstream has ended the body."""
-        return self._follow(self._decoder.flush())
+        """The last event, if only its line ends were missing; the upstream has ended the body.
+
+        A piece of an event, cut in the middle, is not handed out: it is no chunk.
+        """
+        events = self._decoder.flush()
+        return self._follow([event for event in events if event.data.strip() == DONE or read_chunk(event.data)])
 
     def _follow(self, events: list[Event]) -> list[tuple[bytes, str]]:
         followed = []
@@ -186,13 +197,11 @@ class ChatStream:
     def _text(self, chunk: Chunk | None) -> str:
         text = ""
         for choice in (chunk and chunk.choices) or ():
-            if choice.finish_reason is not None:
-                self._open.discard(choice.index)
-                self._finished = True
+            self._begun.add(choice.index)
+            if choice.finish_reason:
+                self._finished.add(choice.index)
                 if choice.index == 0:
                     self.finish_reason = choice.finish_reason
-            elif choice.delta is not None:
-                self._open.add(choice.index)
             if choice.index == 0 and choice.delta is not None and choice.delta.content:
                 text += choice.delta.content
         return text

@@ -5,6 +5,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw
 
+from chat_api.azure_url import is_deployment_name
 from chat_api.errors import RequestError
 from chat_api.types import Adaptation, Call, Deployment, Headers, UpstreamRequest
 
@@ -43,8 +44,7 @@ def url(operation: str, deployment: Deployment) -> str:
     if version in _V1_QUERY:
         return f"{deployment.base_url}/openai/v1/{operation}{_V1_QUERY[version]}"
     name = deployment.name
-    # Quoting makes every character harmless but the dots of a dot segment (RFC 3986 section 5.2.4).
-    if name in (".", "..") or not name.isprintable():
+    if not is_deployment_name(name):
         raise RequestError(f"model is {name!r}, which no deployment is called", param="model", code="invalid_model")
     return f"{deployment.base_url}/openai/deployments/{quote(name, safe='')}/{operation}?api-version={version}"
 
@@ -69,6 +69,8 @@ def adapted_body(
         if new is not None:
             members[new] = value
         applied.append(adaptation)
+    if model is None and not applied:
+        return call.body, ()
     if model is not None:
         members["model"] = Raw(msgspec.json.encode(model))
     return msgspec.json.encode(members), tuple(applied)

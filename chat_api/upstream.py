@@ -3,6 +3,7 @@
 The one seam where httpx's exceptions become the gateway's. It never decides what to send.
 """
 
+import os
 import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -140,10 +141,12 @@ class _Seam:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in the operating system's words, without the wrappers around them."""
-    cause: BaseException = error
-    while str(cause) in ("", "All connection attempts failed") and (inner := cause.__cause__ or cause.__context__):
-        cause = inner
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    return str(cause) or type(error).__name__
+    """What went wrong in the operating system's words, from under the wrappers around them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, ssl.SSLError):
+            return os.strerror(cause.errno) if cause.errno > 0 else str(cause.strerror)  # DNS errors are below 0
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__

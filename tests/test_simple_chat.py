@@ -39,7 +39,12 @@ def test_json_answer_is_azures_object_with_success_and_text(server: Gateway) -> 
     assert answer.pop("success") == 1
     assert answer.pop("text") == HELLO
     assert answer["object"] == "chat.completion"
-    assert answer["choices"][0]["message"] == {"content": HELLO, "refusal": None, "role": "assistant"}
+    assert answer["choices"][0]["message"] == {
+        "annotations": [],
+        "content": HELLO,
+        "refusal": None,
+        "role": "assistant",
+    }
 
 
 def test_upstream_gets_the_messages_in_order_and_the_key_as_api_key(server: Gateway) -> None:
@@ -188,19 +193,25 @@ def test_extra_is_merged_as_it_is(server: Gateway) -> None:
     assert response.json()["message"].startswith("Unrecognized request argument supplied: wishes")
 
 
+XML = {"content": b"<x/>", "headers": {"content-type": "application/xml"}}
+TYPE = "unsupported_media_type"
+NOT_FOUND = 'Hint: deployment "nope" not found at host 127.0.0.1'
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "code", "param", "message"),
     [
-        pytest.param({"json": {}}, 400, "missing_prompt", "prompt", "prompt is missing", id="nothing"),
-        pytest.param({"json": {"promt": "x"}}, 400, "unknown_field", "promt", 'did you mean "prompt"', id="typo"),
-        pytest.param({"json": {"prompt": "x", "n": 0}}, 400, "invalid_value", "n", "n is 0; it takes", id="range"),
-        pytest.param({"json": [1]}, 400, "invalid_json", None, "the body is an array", id="array"),
-        pytest.param({"content": b"<x/>", "headers": {"content-type": "application/xml"}}, 415, "unsupported_media_type", None, "application/xml", id="xml"),
-        pytest.param({"files": {"prompt": b"x"}}, 415, "unsupported_media_type", None, "multipart/form-data", id="multipart"),
-        pytest.param({"json": {"prompt": "x", "model": "nope"}}, 404, "DeploymentNotFound", None, 'Hint: deployment "nope" not found at host 127.0.0.1', id="deployment"),
-        pytest.param({"json": {"prompt": "x", "model": ".."}}, 400, "invalid_model", "model", "no deployment is called", id="dots"),
+        ({"json": {}}, 400, "missing_prompt", "prompt", "prompt is missing"),
+        ({"json": {"promt": "x"}}, 400, "unknown_field", "promt", 'did you mean "prompt"'),
+        ({"json": {"prompt": "x", "n": 0}}, 400, "invalid_value", "n", "n is 0; it takes"),
+        ({"json": [1]}, 400, "invalid_json", None, "the body is an array"),
+        (XML, 415, TYPE, None, "application/xml"),
+        ({"files": {"prompt": b"x"}}, 415, TYPE, None, "multipart/form-data"),
+        ({"json": {"prompt": "x", "model": "nope"}}, 404, "DeploymentNotFound", None, NOT_FOUND),
+        ({"json": {"prompt": "x", "model": ".."}}, 400, "invalid_model", "model", "no deployment is called"),
     ],
-)  # fmt: skip
+    ids=["nothing", "typo", "range", "array", "xml", "multipart", "deployment", "dots"],
+)
 def test_bad_input_names_what_is_wrong(
     server: Gateway, request_: dict[str, object], status: int, code: str, param: str | None, message: str
 ) -> None:

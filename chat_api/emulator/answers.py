@@ -3,9 +3,10 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 CREATED = 1767225600  # 2026-01-01: a time that never changes, so that answers can be compared
 _SAFE = {name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")}
@@ -32,14 +33,24 @@ def encode(content: Any) -> bytes:
     return msgspec.json.encode(content, order="sorted")
 
 
+def digest_of(body: dict[str, Any], deployment: str) -> str:
+    """64 hexadecimal digits that stand for a request: every id in its answer is cut from them."""
+    return hashlib.sha256(encode({"body": body, "deployment": deployment})).hexdigest()
+
+
 def refused(body: dict[str, Any], deployment: str) -> dict[str, Any] | None:
     """The 400 that the model answers to a request it cannot take, or None."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        return invalid("'messages' is a required property" if messages is None else "[] is too short - 'messages'")
     for name in body:
         if name not in _KNOWN:
             return invalid(f"Unrecognized request argument supplied: {name}")
+    if body.get("messages") is None:
+        return invalid("'messages' is a required property")
+    try:
+        msgspec.convert(body, _Body)
+    except msgspec.ValidationError as error:
+        expected, _, path = str(error).partition(" - at `$.")
+        name = re.split(r"\W", path)[0]
+        return invalid(f"Invalid value for '{name}': {expected.lower()}.", param=name)
     if _REASONING.match(deployment):
         if "max_tokens" in body:
             return unsupported_max_tokens()
@@ -73,14 +84,41 @@ def unsupported_temperature(value: Any) -> dict[str, Any]:
     return invalid(message, param="temperature", code="unsupported_value")
 
 
+class _Function(msgspec.Struct):
+    name: str
+
+
+class _Tool(msgspec.Struct):
+    function: _Function
+
+
+class _ResponseFormat(msgspec.Struct):
+    type: str
+
+
+class _Body(msgspec.Struct):
+    """The types of the parameters that shape an emulated answer."""
+
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stop: str | list[Annotated[str, Meta(min_length=1)]] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = None
+    response_format: _ResponseFormat | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: str | _Tool | None = None
+
+
 class Answer:
     """The answer to one chat request: `whole()` as one object, `chunks()` as a stream's events."""
 
     def __init__(self, body: dict[str, Any], deployment: str) -> None:
         self._body = body
         self._deployment = deployment
-        self.digest = hashlib.sha256(encode({"body": body, "deployment": deployment})).hexdigest()
-        self._common = {"created": CREATED, "id": f"chatcmpl-{self.digest[:29]}", "model": f"{deployment}-emulated"}
+        digest = digest_of(body, deployment)
+        self._common = {"created": CREATED, "id": f"chatcmpl-{digest[:29]}", "model": f"{deployment}-emulated"}
         self._call = _called_tool(body)
         self._pieces, self._finish_reason = _limited(_pieces(_said(body)), body)
         if self._call:
@@ -88,7 +126,8 @@ class Answer:
 
     def whole(self) -> dict[str, Any]:
         """The `chat.completion` object."""
-        message: dict[str, Any] = {"content": "".join(self._pieces), "refusal": None, "role": "assistant"}
+        text = "".join(self._pieces)
+        message: dict[str, Any] = {"annotations": [], "content": text, "refusal": None, "role": "assistant"}
         if self._call:
             message |= {"content": None, "tool_calls": [self._call]}
         choice = {
@@ -121,7 +160,8 @@ class Answer:
         if wants_usage:
             common["usage"] = None
         for index in range(self._choices):
-            yield {**common, "choices": [_choice(index, {"content": "", "refusal": None, "role": "assistant"})]}
+            start = {"content": None if self._call else "", "refusal": None, "role": "assistant"}
+            yield {**common, "choices": [_choice(index, start)]}
             if self._call:
                 yield {**common, "choices": [_choice(index, {"tool_calls": [{**self._call, "index": 0}]})]}
             for piece in self._pieces:

@@ -121,4 +121,6 @@ def _parse(body: bytes) -> dict[str, Any] | None:
         parsed = msgspec.json.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
-    return parsed if isinstance(parsed, dict) else None
+    if not isinstance(parsed, dict):
+        return None
+    return {name: value for name, value in parsed.items() if value is not None}  # null is as good as absent

@@ -5,10 +5,11 @@ import socket
 import struct
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
 
-from chat_api.emulator.answers import Answer, encode
+from chat_api.emulator.answers import Answer, digest_of, encode
 
 TRANSPORT = "chat_api.emulator.transport"  # the ASGI extension through which a fault reaches the socket
 RETRY = {"retry-after": "1", "retry-after-ms": "1000"}
@@ -113,12 +114,12 @@ class Exchange:
 
     def _headers(self, fields: dict[str, str]) -> list[tuple[bytes, bytes]]:
         """The fields among those that Azure adds to every answer of a deployment."""
-        digest = self.answer.digest
+        digest = digest_of(self.body, self.deployment)
         azure = {
             "apim-request-id": f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}",
             "x-request-id": f"{digest[32:40]}-{digest[40:44]}-4{digest[45:48]}-8{digest[49:52]}-{digest[52:64]}",
             "x-ms-region": "Emulated",
-            "x-ms-deployment-name": self.deployment,
+            "x-ms-deployment-name": quote(self.deployment),
             "x-ms-rai-invoked": "true",
             "x-ratelimit-limit-requests": "100",
             "x-ratelimit-limit-tokens": "100000",

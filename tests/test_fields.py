@@ -1,0 +1,468 @@
+"""The fields of the simple endpoint: every kind, from JSON and from text, and what is said of a wrong one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from chat_api.errors import RequestError
+from chat_api.fields import FIELDS, merge, read_form, read_json, read_value
+
+PROMPT = "non-empty text"
+N = "a whole number from 1 to 128"
+TEMPERATURE = "a number from 0 to 2"
+STOP = "text or an array of up to 4 texts"
+MESSAGES = "an array of messages, each an object with a role"
+CHOICE = "none, auto, required or an object that names a function"
+DEEP = 100_000
+
+
+def plain(value: Any) -> Any:
+    """The value with every Raw in it shown as its bytes."""
+    if isinstance(value, Raw):
+        return bytes(value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return value
+
+
+def refusal(name: str, raw: Raw | str | Sequence[str]) -> RequestError:
+    """The error that reading this value raises."""
+    with pytest.raises(RequestError) as caught:
+        read_value(name, raw)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "json", "expected"),
+    [
+        pytest.param("prompt", b'"hi"', "hi", id="text"),
+        pytest.param("prompt", b'" "', " ", id="blank-text"),
+        pytest.param("prompt", b'"\\u00e9\\n<b>"', "é\n<b>", id="text-escapes"),
+        pytest.param("prompt", b'"5"', "5", id="text-of-digits"),
+        pytest.param("temperature", b"0", b"0", id="number-low"),
+        pytest.param("temperature", b"2", b"2", id="number-high"),
+        pytest.param("temperature", b"1.0", b"1.0", id="number-1.0"),
+        pytest.param("temperature", b"1e0", b"1e0", id="number-1e0"),
+        pytest.param("temperature", b"0.70", b"0.70", id="number-trailing-zero"),
+        pytest.param("temperature", b"0.1234567890123456789", b"0.1234567890123456789", id="number-long"),
+        pytest.param("presence_penalty", b"-2", b"-2", id="number-negative"),
+        pytest.param("temperature", b'"0.5"', 0.5, id="number-as-text"),
+        pytest.param("temperature", b'" 1 "', 1.0, id="number-as-text-in-spaces"),
+        pytest.param("n", b"1", 1, id="integer-low"),
+        pytest.param("n", b"128", 128, id="integer-high"),
+        pytest.param("n", b"2.0", 2, id="integer-2.0"),
+        pytest.param("n", b"2e0", 2, id="integer-2e0"),
+        pytest.param("n", b'"2"', 2, id="integer-as-text"),
+        pytest.param("top_logprobs", b"0", 0, id="integer-zero"),
+        pytest.param("seed", b"-1", -1, id="integer-negative"),
+        pytest.param("seed", b"18446744073709551617", 18446744073709551617, id="integer-big"),
+        pytest.param("max_tokens", b"1000000", 1_000_000, id="integer-without-high"),
+        pytest.param("stream", b"true", True, id="flag-true"),
+        pytest.param("stream", b"false", False, id="flag-false"),
+        pytest.param("stream", b"1", True, id="flag-1"),
+        pytest.param("stream", b"0", False, id="flag-0"),
+        pytest.param("stream", b'"TRUE"', True, id="flag-as-text"),
+        pytest.param("stream", b'"off"', False, id="flag-off"),
+        pytest.param("stop", b'"END"', "END", id="stop-text"),
+        pytest.param("stop", b'"[\\"a\\"]"', '["a"]', id="stop-text-in-brackets"),
+        pytest.param("stop", b'["a","b","c","d"]', ["a", "b", "c", "d"], id="stop-four"),
+        pytest.param("logit_bias", b'{"50256": -1e2}', {"50256": b"-1e2"}, id="object"),
+        pytest.param("response_format", b'"{\\"type\\":\\"text\\"}"', {"type": b'"text"'}, id="object-as-text"),
+        pytest.param("messages", b'[{"role": "user"}, 1]', [b'{"role": "user"}', b"1"], id="array"),
+        pytest.param("tools", b'"[1.0]"', [b"1.0"], id="array-as-text"),
+        pytest.param("tool_choice", b'"auto"', "auto", id="choice-text"),
+        pytest.param("tool_choice", b'{"type": "function"}', {"type": b'"function"'}, id="choice-object"),
+        pytest.param("tool_choice", b'"{\\"a\\":1}"', {"a": b"1"}, id="choice-object-as-text"),
+    ],
+)
+def test_value_from_json(name: str, json: bytes, expected: object) -> None:
+    """A right value is read; a JSON number of a number field, and what objects hold, stay as they were written."""
+    value = plain(read_value(name, Raw(json)))
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        pytest.param("prompt", "hi", "hi", id="text"),
+        pytest.param("prompt", '{"a":1}', '{"a":1}', id="text-that-looks-like-json"),
+        pytest.param("temperature", "0.7", 0.7, id="number"),
+        pytest.param("temperature", "1", 1.0, id="number-whole"),
+        pytest.param("temperature", "1e0", 1.0, id="number-exponent"),
+        pytest.param("frequency_penalty", "-2", -2.0, id="number-negative"),
+        pytest.param("n", "3", 3, id="integer"),
+        pytest.param("seed", "-7", -7, id="integer-negative"),
+        pytest.param("stream", "true", True, id="flag-true"),
+        pytest.param("stream", "True", True, id="flag-case"),
+        pytest.param("stream", "1", True, id="flag-1"),
+        pytest.param("stream", "yes", True, id="flag-yes"),
+        pytest.param("stream", "on", True, id="flag-on"),
+        pytest.param("stream", "false", False, id="flag-false"),
+        pytest.param("stream", "0", False, id="flag-0"),
+        pytest.param("stream", "no", False, id="flag-no"),
+        pytest.param("stream", "off", False, id="flag-off"),
+        pytest.param("stop", "END", "END", id="stop-text"),
+        pytest.param("stop", '["a","b"]', ["a", "b"], id="stop-array"),
+        pytest.param("stop", "[", "[", id="stop-bracket"),
+        pytest.param("stop", "[/INST]", "[/INST]", id="stop-bracketed-word"),
+        pytest.param("stop", ["a", "b"], ["a", "b"], id="stop-given-twice"),
+        pytest.param("logit_bias", '{"1": -1e2}', {"1": b"-1e2"}, id="object"),
+        pytest.param("messages", '[{"role":"user"}]', [b'{"role":"user"}'], id="array"),
+        pytest.param("tool_choice", "none", "none", id="choice-text"),
+        pytest.param("tool_choice", ' {"a":1}', {"a": b"1"}, id="choice-object"),
+        pytest.param(
+            "stop",
+            "[" * DEEP,
+            "[" * DEEP,
+            id="stop-deep",
+        ),
+    ],
+)
+def test_value_from_text(name: str, text: str | Sequence[str], expected: object) -> None:
+    """What comes from a form or a query string is made into its field's kind."""
+    value = plain(read_value(name, text))
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("json", [b"null", b'""'])
+def test_null_and_empty_text_are_unset(name: str, json: bytes) -> None:
+    """Null and empty text mean unset in every field, from JSON and from a form."""
+    assert read_value(name, Raw(json)) is None
+    assert read_value(name, "") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        pytest.param("messages", Raw(b"[]"), id="array"),
+        pytest.param("messages", "[]", id="array-as-text"),
+        pytest.param("tools", Raw(b'"[]"'), id="array-as-json-text"),
+        pytest.param("logit_bias", Raw(b"{}"), id="object"),
+        pytest.param("extra", "{}", id="object-as-text"),
+        pytest.param("tool_choice", Raw(b"{ }"), id="choice"),
+        pytest.param("tool_choice", "{}", id="choice-as-text"),
+        pytest.param("stop", Raw(b"[]"), id="stop"),
+        pytest.param(
+            "stop",
+            "[]",
+            id="stop-as-text",
+        ),
+    ],
+)
+def test_empty_structure_is_unset(name: str, raw: Raw | str) -> None:
+    """An empty array or object means unset."""
+    assert read_value(name, raw) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "json", "got", "expects"),
+    [
+        pytest.param("prompt", b"5", "a number", PROMPT, id="text-number"),
+        pytest.param("prompt", b"true", "true", PROMPT, id="text-true"),
+        pytest.param("prompt", b'["hi"]', "an array", PROMPT, id="text-array"),
+        pytest.param("userPrompt", b'{"a":1}', "an object", PROMPT, id="text-object"),
+        pytest.param("systemPrompt", b"5", "a number", "text", id="system-prompt"),
+        pytest.param("model", b"5", "a number", "the name of a deployment", id="model"),
+        pytest.param("user", b"false", "false", "text", id="user"),
+        pytest.param("temperature", b"2.1", "2.1", TEMPERATURE, id="number-high"),
+        pytest.param("temperature", b"-0.1", "-0.1", TEMPERATURE, id="number-low"),
+        pytest.param("temperature", b'"3"', "3", TEMPERATURE, id="number-text-high"),
+        pytest.param("temperature", b'"warm"', '"warm"', TEMPERATURE, id="number-text"),
+        pytest.param("temperature", b'"nan"', "nan", TEMPERATURE, id="number-nan"),
+        pytest.param("temperature", b'"inf"', "inf", TEMPERATURE, id="number-inf"),
+        pytest.param("temperature", b"1e400", "a number", TEMPERATURE, id="number-beyond-float"),
+        pytest.param("temperature", b"true", "true", TEMPERATURE, id="number-true"),
+        pytest.param("temperature", b"[1]", "an array", TEMPERATURE, id="number-array"),
+        pytest.param("temperature", b'{"a":1}', "an object", TEMPERATURE, id="number-object"),
+        pytest.param("top_p", b"1.01", "1.01", "a number from 0 to 1", id="top-p"),
+        pytest.param("presence_penalty", b"-2.5", "-2.5", "a number from -2 to 2", id="presence-penalty"),
+        pytest.param("frequency_penalty", b"3", "3", "a number from -2 to 2", id="frequency-penalty"),
+        pytest.param("n", b"0", "0", N, id="integer-low"),
+        pytest.param("n", b"129", "129", N, id="integer-high"),
+        pytest.param("n", b"1.5", "1.5", N, id="integer-fraction"),
+        pytest.param("n", b'"1.5"', '"1.5"', N, id="integer-text-fraction"),
+        pytest.param("n", b'"many"', '"many"', N, id="integer-text"),
+        pytest.param("n", b"true", "true", N, id="integer-true"),
+        pytest.param("n", b"[1]", "an array", N, id="integer-array"),
+        pytest.param("n", b"9" * 5000, "a number", N, id="integer-of-5000-digits"),
+        pytest.param("max_tokens", b"0", "0", "a whole number from 1", id="max-tokens"),
+        pytest.param("max_completion_tokens", b"-1", "-1", "a whole number from 1", id="max-completion-tokens"),
+        pytest.param("top_logprobs", b"21", "21", "a whole number from 0 to 20", id="top-logprobs"),
+        pytest.param("seed", b'"x"', '"x"', "a whole number", id="seed"),
+        pytest.param("stream", b'"maybe"', '"maybe"', "true or false", id="flag-text"),
+        pytest.param("stream", b"2", "a number", "true or false", id="flag-number"),
+        pytest.param("stream", b"1.0", "a number", "true or false", id="flag-fraction"),
+        pytest.param("logprobs", b"[1]", "an array", "true or false", id="flag-array"),
+        pytest.param("stop", b"5", "a number", STOP, id="stop-number"),
+        pytest.param("stop", b'{"a":1}', "an object", STOP, id="stop-object"),
+        pytest.param("stop", b'["a",1]', "an array of something else", STOP, id="stop-of-numbers"),
+        pytest.param("logit_bias", b"[1]", "an array", "an object of token numbers and biases", id="object-array"),
+        pytest.param("logit_bias", b'"x"', "text", "an object of token numbers and biases", id="object-text"),
+        pytest.param("extra", b"5", "a number", "an object of further parameters for Azure", id="extra"),
+        pytest.param(
+            "stream_options", b"true", "true", 'an object such as {"include_usage": true}', id="stream-options"
+        ),
+        pytest.param(
+            "response_format", b"[1]", "an array", 'an object such as {"type": "json_object"}', id="response-format"
+        ),
+        pytest.param("messages", b'{"role":"user"}', "an object", MESSAGES, id="array-object"),
+        pytest.param("messages", b'"hi"', "text", MESSAGES, id="array-text"),
+        pytest.param("tools", b"5", "a number", "an array of tools", id="array-number"),
+        pytest.param("tool_choice", b"5", "a number", CHOICE, id="choice-number"),
+        pytest.param("tool_choice", b"[1]", "an array", CHOICE, id="choice-array"),
+        pytest.param("tool_choice", b'"{"', "text", CHOICE, id="choice-broken-object"),
+    ],
+)
+def test_wrong_value_from_json(name: str, json: bytes, got: str, expects: str) -> None:
+    """The message says which field it is, what it is and what it takes; `param` is the field."""
+    error = refusal(name, Raw(json))
+    assert error.message == f"{name} is {got}; it takes {expects}"
+    assert (error.status, error.param, error.code) == (400, name, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "got", "expects"),
+    [
+        pytest.param("temperature", "warm", '"warm"', TEMPERATURE, id="number"),
+        pytest.param("temperature", "2.5", "2.5", TEMPERATURE, id="number-high"),
+        pytest.param("temperature", "-inf", "-inf", TEMPERATURE, id="number-inf"),
+        pytest.param("temperature", "NaN", "NaN", TEMPERATURE, id="number-nan"),
+        pytest.param("temperature", " ", '" "', TEMPERATURE, id="number-blank"),
+        pytest.param("temperature", "0,7", '"0,7"', TEMPERATURE, id="number-comma"),
+        pytest.param("n", "0", "0", N, id="integer-low"),
+        pytest.param("n", "1.0", '"1.0"', N, id="integer-fraction"),
+        pytest.param("n", "true", '"true"', N, id="integer-true"),
+        pytest.param("stream", "maybe", '"maybe"', "true or false", id="flag"),
+        pytest.param("stop", "[1]", "an array of something else", STOP, id="stop-of-numbers"),
+        pytest.param("logit_bias", "[1]", "text", "an object of token numbers and biases", id="object-array"),
+        pytest.param("logit_bias", '{"a":', "text", "an object of token numbers and biases", id="object-broken"),
+        pytest.param("messages", "hi", "text", MESSAGES, id="array-text"),
+        pytest.param("messages", '{"role":"user"}', "text", MESSAGES, id="array-object"),
+        pytest.param("messages", "[" * DEEP, "text", MESSAGES, id="array-deep"),
+        pytest.param("tool_choice", '{"a":' * DEEP, "text", CHOICE, id="choice-deep"),
+    ],
+)
+def test_wrong_value_from_text(name: str, text: str, got: str, expects: str) -> None:
+    """A wrong value of a form is told in the same words."""
+    error = refusal(name, text)
+    assert error.message == f"{name} is {got}; it takes {expects}"
+    assert (error.status, error.param, error.code) == (400, name, "invalid_value")
+
+
+@pytest.mark.parametrize("raw", [Raw(b'["a","b","c","d","e"]'), '["a","b","c","d","e"]', ["a", "b", "c", "d", "e"]])
+def test_five_stops_are_too_many(raw: Raw | str | Sequence[str]) -> None:
+    """Azure takes up to four stop texts, and the message says so, however they came."""
+    error = refusal("stop", raw)
+    assert error.message.endswith("; it takes text or an array of up to 4 texts")
+    assert error.param == "stop"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("promt", "prompt"),
+        ("PROMPT", "prompt"),
+        ("user_prompt", "userPrompt"),
+        ("userprompt", "userPrompt"),
+        ("system_prompt", "systemPrompt"),
+        ("systemprompt", "systemPrompt"),
+        ("system", "systemPrompt"),
+        ("assistant", "assistantPrompt"),
+        ("message", "messages"),
+        ("Model", "model"),
+        ("Temperature", "temperature"),
+        ("tempreature", "temperature"),
+        ("topP", "top_p"),
+        ("top-p", "top_p"),
+        ("N", "n"),
+        ("streaming", "stream"),
+        ("maxTokens", "max_tokens"),
+        ("max_token", "max_tokens"),
+        ("maxCompletionTokens", "max_completion_tokens"),
+        ("presencePenalty", "presence_penalty"),
+        ("responseFormat", "response_format"),
+        ("toolChoice", "tool_choice"),
+    ],
+)
+def test_unknown_field_gets_a_suggestion(name: str, meant: str) -> None:
+    """A misspelt field, or one in another case style, is refused with the name that was meant."""
+    error = refusal(name, Raw(b'"x"'))
+    assert error.message == f'unknown field "{name}"; did you mean "{meant}"?'
+    assert (error.status, error.param, error.code) == (400, name, "unknown_field")
+
+
+@pytest.mark.parametrize("name", ["xyzzy", "question", ""])
+def test_unknown_field_unlike_any_other(name: str) -> None:
+    """A field that resembles none is refused with the list of them and the way through `extra`."""
+    error = refusal(name, "x")
+    assert error.message.startswith(f'unknown field "{name}"; the fields are prompt, userPrompt, systemPrompt, ')
+    assert error.message.endswith(", extra; anything else for Azure goes into extra")
+    assert (error.param, error.code) == (name, "unknown_field")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b"{}", {}, id="empty-object"),
+        pytest.param(b' \r\n{"prompt" : "hi" }\n', {"prompt": b'"hi"'}, id="white-space"),
+        pytest.param(b'\xef\xbb\xbf{"prompt":"hi"}', {"prompt": b'"hi"'}, id="bom"),
+        pytest.param(b'{"a":1.0,"b":[ 1e0 ],"c":null}', {"a": b"1.0", "b": b"[ 1e0 ]", "c": b"null"}, id="as-written"),
+        pytest.param(b'{"pr\\u006fmpt":"\\u00e9"}', {"prompt": b'"\\u00e9"'}, id="escapes"),
+        pytest.param('{"prompt":"é😀"}'.encode(), {"prompt": '"é😀"'.encode()}, id="utf-8"),
+    ],
+)
+def test_read_json(body: bytes, expected: dict[str, bytes]) -> None:
+    """The fields of a JSON object come out as they were written."""
+    assert plain(read_json(body)) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        pytest.param(b"", "the body is empty; it takes a JSON object with a prompt", "empty_body", id="empty"),
+        pytest.param(b" \r\n", "the body is empty; it takes a JSON object with a prompt", "empty_body", id="blank"),
+        pytest.param(
+            b"\xef\xbb\xbf", "the body is empty; it takes a JSON object with a prompt", "empty_body", id="only-a-bom"
+        ),
+        pytest.param(b"[1]", "the body is an array; it takes a JSON object with a prompt", "invalid_json", id="array"),
+        pytest.param(b'"hi"', "the body is text; it takes a JSON object with a prompt", "invalid_json", id="text"),
+        pytest.param(b"5", "the body is a number; it takes a JSON object with a prompt", "invalid_json", id="number"),
+        pytest.param(b" null", "the body is null; it takes a JSON object with a prompt", "invalid_json", id="null"),
+        pytest.param(
+            b'{"prompt":"\xff"}',
+            "the body is not UTF-8 (byte 11); it takes a JSON object in UTF-8",
+            "invalid_json",
+            id="utf-8",
+        ),
+        pytest.param(
+            b'{"messages":[{"role":"user","content":"caf\xe9"}]}',
+            "the body is not UTF-8 (byte 42); it takes a JSON object in UTF-8",
+            "invalid_json",
+            id="utf-8-nested",
+        ),
+        pytest.param(
+            b'{"a\xff":1}', "the body is not UTF-8 (byte 3); it takes a JSON object in UTF-8", "invalid_json", id="key"
+        ),
+        pytest.param(b'{"messages":' + b"[" * DEEP, "the body is nested too deeply", "invalid_json", id="deep-arrays"),
+        pytest.param(b'{"a":' * DEEP, "the body is nested too deeply", "invalid_json", id="deep-objects"),
+    ],
+)
+def test_read_json_refuses(body: bytes, message: str, code: str) -> None:
+    """A body that is no JSON object in UTF-8 is refused with what it is instead."""
+    with pytest.raises(RequestError) as caught:
+        read_json(body)
+    assert (caught.value.status, caught.value.message, caught.value.code) == (400, message, code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"hello", id="words"),
+        pytest.param(b'{"prompt":"hi"', id="cut"),
+        pytest.param(b'{"prompt":"hi"} x', id="trailing-characters"),
+        pytest.param(b'{"prompt":"hi"}{"prompt":"hi"}', id="two-objects"),
+        pytest.param(b'{"prompt":"hi",}', id="trailing-comma"),
+        pytest.param(b'{"temperature":NaN}', id="nan"),
+        pytest.param(b'{"temperature":01}', id="leading-zero"),
+        pytest.param(b"{prompt:hi}", id="cmd-took-the-quotes"),
+        pytest.param(b'\xef\xbb\xbf\xef\xbb\xbf{"prompt":"hi"}', id="two-boms"),
+    ],
+)
+def test_read_json_refuses_what_is_not_json(body: bytes) -> None:
+    """What is not JSON at all is refused as such, without the hint about quotes."""
+    with pytest.raises(RequestError) as caught:
+        read_json(body)
+    assert caught.value.message.startswith("the body is not JSON: ")
+    assert "quotes" not in caught.value.message
+    assert caught.value.code == "invalid_json"
+
+
+def test_read_json_refuses_arrays_without_end() -> None:
+    """Brackets alone, 100000 of them, are refused and never a RecursionError."""
+    with pytest.raises(RequestError) as caught:
+        read_json(b"[" * DEEP)
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize("body", [b"'{prompt: hi}'", b'\'{"prompt": "hi"}\'', b"'{prompt:"])
+def test_read_json_knows_windows_quotes(body: bytes) -> None:
+    """A body in single quotes comes from cmd.exe, and the message shows the quotes that work there."""
+    with pytest.raises(RequestError) as caught:
+        read_json(body)
+    assert caught.value.message.endswith('; your shell passed its quotes on: try -d "{\\"prompt\\": \\"…\\"}"')
+    assert caught.value.code == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", {}, id="empty"),
+        pytest.param("prompt=hi", {"prompt": "hi"}, id="one"),
+        pytest.param("prompt=a+b%20c%2B&n=2", {"prompt": "a b c+", "n": "2"}, id="escapes"),
+        pytest.param("prompt=%C3%A9%F0%9F%98%80", {"prompt": "é😀"}, id="utf-8"),
+        pytest.param("prompt=é", {"prompt": "é"}, id="unescaped"),
+        pytest.param("prompt=a=b;c", {"prompt": "a=b;c"}, id="separators-in-a-value"),
+        pytest.param("prompt=", {"prompt": ""}, id="empty-value"),
+        pytest.param("prompt", {"prompt": ""}, id="no-value"),
+        pytest.param("stop=a", {"stop": "a"}, id="one-stop"),
+        pytest.param("stop=a&stop=b", {"stop": ["a", "b"]}, id="two-stops"),
+        pytest.param("stop=a&n=1&stop=b&stop=c", {"stop": ["a", "b", "c"], "n": "1"}, id="three-stops"),
+    ],
+)
+def test_read_form(text: str, expected: dict[str, object]) -> None:
+    """A form's fields are text; `stop` may come several times."""
+    assert read_form(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "param", "code"),
+    [
+        pytest.param("n=1&n=1", 'field "n" is given twice', "n", "invalid_value", id="twice"),
+        pytest.param("stop=a&stop=b&x=&x=", 'field "x" is given twice', "x", "invalid_value", id="twice-empty"),
+        pytest.param("prompt=%ff", "the form is not UTF-8", None, "invalid_form", id="value-not-utf-8"),
+        pytest.param("%e9=1", "the form is not UTF-8", None, "invalid_form", id="name-not-utf-8"),
+        pytest.param("prompt=%C3", "the form is not UTF-8", None, "invalid_form", id="half-a-character"),
+        pytest.param(
+            "&".join(f"f{number}=1" for number in range(201)),
+            "the form has more than 200 fields",
+            None,
+            "invalid_form",
+            id="201-fields",
+        ),
+    ],
+)
+def test_read_form_refuses(text: str, message: str, param: str | None, code: str) -> None:
+    """A field given twice, too many fields and bytes that are no UTF-8 are refused."""
+    with pytest.raises(RequestError) as caught:
+        read_form(text)
+    error = caught.value
+    assert (error.status, error.message, error.param, error.code) == (400, message, param, code)
+
+
+def test_read_form_takes_200_fields() -> None:
+    """The two hundredth field is still read."""
+    fields = read_form("&".join(f"f{number}=1" for number in range(200)))
+    assert (len(fields), fields["f199"]) == (200, "1")
+
+
+def test_merge() -> None:
+    """Body and query string each add their fields."""
+    prompt = Raw(b'"hi"')
+    assert merge({"prompt": prompt}, {"n": "2"}) == {"prompt": prompt, "n": "2"}
+    assert merge({}, {}) == {}
+
+
+@pytest.mark.parametrize("name", ["prompt", "stop"])
+def test_merge_conflict(name: str) -> None:
+    """A field in both the body and the query string is refused, even with one value."""
+    with pytest.raises(RequestError) as caught:
+        merge({"user": "u", name: "x"}, {"n": "2", name: "x"})
+    assert caught.value.message == f'field "{name}" is given twice: in the body and in the query string'
+    assert (caught.value.param, caught.value.code) == (name, "invalid_value")

@@ -15,6 +15,7 @@ from chat_api.gateway import Gateway
 from chat_api.middleware import AccessLog, ErrorBoundary, LoopbackGuard
 from chat_api.relay import Relay
 from chat_api.settings import Settings
+from chat_api.streaming import let_streams_drain
 from chat_api.types import Deployment, Secret, Transport
 from chat_api.upstream import HttpxTransport
 
@@ -36,6 +37,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Sta
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
+        let_streams_drain()
         async with AsyncExitStack() as stack:
             deployment = await stack.enter_async_context(_default_deployment(settings))
             app.state.upstream = deployment.base_url

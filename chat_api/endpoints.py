@@ -17,7 +17,7 @@ from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
 from chat_api.refusals import explained, read_refusal_in_200
 from chat_api.settings import Settings
-from chat_api.streaming import ChatEvents, ChatText, accepted, let_go, until_gone
+from chat_api.streaming import ChatEvents, ChatText, accepted, adapted_text, let_go, until_gone
 from chat_api.types import Call, Headers, Reply, Secret
 
 ADAPTED = "x-chat-api-adapted"
@@ -65,7 +65,7 @@ class SimpleChat:
 def _response(reply: Reply, call: Call, wants_text: bool, ping: float) -> Response:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in relayed(reply.headers)}
     if reply.adaptations:
-        headers[ADAPTED] = ", ".join(str(adaptation) for adaptation in reply.adaptations)
+        headers[ADAPTED] = adapted_text(reply)
     if not isinstance(reply.body, bytes):
         return ChatText(reply, headers) if wants_text else ChatEvents(reply, call, ping, headers)
     try:

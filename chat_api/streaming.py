@@ -25,6 +25,11 @@ from chat_api.types import Call, Reply
 PING = ServerSentEvent(comment="ping", sep="\n")
 
 
+def let_streams_drain() -> None:
+    """Keep sse-starlette from cutting live streams, in this process, the moment a server is told to stop."""
+    AppStatus.enable_automatic_graceful_drain = False
+
+
 async def until_gone(
     work: Coroutine[Any, Any, Reply], receive: Receive, patience: float | None = None
 ) -> "Reply | asyncio.Task[Reply]":
@@ -94,12 +99,15 @@ def accepted(reply: Reply, call: Call) -> Reply:
     return reply
 
 
+def adapted_text(reply: Reply) -> str:
+    """What was changed in the call's parameters, in words."""
+    return ", ".join(str(adaptation) for adaptation in reply.adaptations)
+
+
 class ChatEvents(EventSourceResponse):
     """Azure's chunks as data-only events, ended by `[DONE]`, with a ping while nothing comes."""
 
     def __init__(self, answer: "Reply | asyncio.Task[Reply]", call: Call, ping: float, headers: dict[str, str]) -> None:
-        # sse-starlette would cut live streams the moment the server is told to stop; ours drain.
-        AppStatus.enable_automatic_graceful_drain = False
         super().__init__(_events(answer, call), headers=headers, ping=ping, sep="\n", ping_message_factory=lambda: PING)
 
 
@@ -119,6 +127,8 @@ async def _events(answer: "Reply | asyncio.Task[Reply]", call: Call) -> AsyncIte
         else:
             yield PING.encode()  # the wait for the upstream has been long already
             reply = accepted(await asyncio.shield(answer), call)
+            if reply.adaptations:  # too late for the header that tells of them
+                yield ServerSentEvent(comment=adapted_text(reply), sep="\n").encode()
         async with aclosing(_steps(reply)) as steps:
             async for step in steps:
                 yield b"".join([_event(data) for data, _ in step])

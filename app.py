@@ -1,5 +1,6 @@
 """The ASGI application for any server (`uvicorn app:app`); `python app.py` serves it by itself."""
 
+import sys
 from typing import Any
 
 
@@ -10,10 +11,13 @@ def __getattr__(name: str) -> Any:
     from chat_api.app import create_app
     from chat_api.cli import load_or_exit
 
-    return create_app(load_or_exit())
+    settings = load_or_exit()
+    if settings.endpoint is None:
+        print("No ENDPOINT is set: the built-in Azure OpenAI emulator answers.", file=sys.stderr)  # noqa: T201
+    return create_app(settings)
 
 
 if __name__ == "__main__":
     from chat_api.cli import main
 
-    main(["serve"])
+    main(["serve", *sys.argv[1:]])

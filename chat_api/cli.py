@@ -5,25 +5,22 @@ import os
 import socket
 import ssl
 import sys
-from types import FrameType
 from typing import Any
 
 import click
-import uvicorn
-from starlette.applications import Starlette
+import msgspec
 
 from chat_api import __version__
 from chat_api import settings as settings_module
 from chat_api.app import create_app
+from chat_api.azure_url import Endpoint
 from chat_api.emulator import DEPLOYMENTS, Emulator, run_emulator
+from chat_api.server import Server, listen, server_config
 from chat_api.settings import Settings, SettingsError
+from chat_api.settings_table import TABLE
 
 BAD_SETTINGS = 3  # a process manager should not start it again before somebody has mended them
 CANNOT_LISTEN = 1
-# Load balancers keep their connections for about a minute; the side that closes first must be theirs,
-# or a request that crosses our close is answered 502.
-KEEPALIVE_SECONDS = 75
-BACKLOG = 2048
 
 
 @click.group()
@@ -34,7 +31,7 @@ def main() -> None:
 
 @main.command()
 def serve() -> None:
-    """Serve the API until SIGTERM or SIGINT."""
+    """Serve the API until SIGTERM or SIGINT. The settings are in the environment and in .env: see sample.env."""
     settings = load_or_exit()
     logging.config.dictConfig(log_config(settings.log_level))
     sock = listen_or_exit(settings.host, settings.port, "HTTPS_PORT" if settings.enable_ssl else "HTTP_PORT")
@@ -45,9 +42,10 @@ def serve() -> None:
 def check() -> None:
     """Check the settings and print them, keys masked; exit with 3 if they cannot be used."""
     settings = load_or_exit()
-    for name in Settings.__dataclass_fields__:
-        value = getattr(settings, name)
-        click.echo(f"{name:20} {dict(value) if name == 'defaults' else '' if value is None else value}")
+    for row in TABLE:
+        click.echo(f"{row.name}={shown(settings, row.name)}")
+    if settings.endpoint is None:
+        click.echo("# No ENDPOINT is set: the built-in Azure OpenAI emulator answers.")
 
 
 @main.command()
@@ -64,57 +62,14 @@ def emulate(host: str, port: int, keys: tuple[str, ...], names: tuple[str, ...])
     run_emulator(emulator, sock)
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server, which says where it listens, and for which being told to stop is no failure."""
-
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
-        super().__init__(config)
-        self._settings = settings
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and print what a person needs to try it."""
-        await super().startup(sockets)
-        if self.started and sockets:
-            app: Starlette = self.config.app  # type: ignore[assignment]
-            click.echo(banner(self._settings, sockets[0].getsockname()[1], app.state.upstream))
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, stop at once at a second SIGINT.
-
-        uvicorn raises the signal again when it has drained, so that the process dies of it; a stop
-        that was asked for and went well is exit code 0 here.
-        """
-        self.force_exit = self.should_exit and sig == 2
-        self.should_exit = True
-
-
-def server_config(settings: Settings, app: Starlette) -> uvicorn.Config:
-    """How uvicorn runs the app."""
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,  # `serve` sets logging up
-        access_log=False,  # the app's own leaves query strings out, which may hold prompts
-        server_header=False,
-        timeout_keep_alive=KEEPALIVE_SECONDS,
-        timeout_graceful_shutdown=settings.drain_timeout,
-        ssl_certfile=settings.ssl_cert if settings.enable_ssl else None,
-        ssl_keyfile=settings.ssl_key if settings.enable_ssl else None,
-    )
-
-
-def banner(settings: Settings, port: int, upstream: str) -> str:
-    """What is said at the start: where it listens, who answers, and the curl to try."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    base = f"{'https' if settings.enable_ssl else 'http'}://{host}:{port}"
-    if settings.endpoint is None:
-        answers = f"No ENDPOINT is set: the built-in Azure OpenAI emulator answers, at {upstream}."
-    else:
-        deployment = settings.deployment_name or "the one each request names"
-        answers = f"Answers come from {upstream}, deployment {deployment}, API version {settings.api_version}."
-    return f"chat-api {__version__} listens at {base}\n{answers}\nTry:  curl {base}/v1/gpt/chat -d 'prompt=Say hello'"
+def shown(settings: Settings, name: str) -> str:
+    """A setting's value as it is used, in the words of a `.env` file; keys are masked."""
+    value = settings.defaults.get(name, getattr(settings, name.lower(), None))
+    if isinstance(value, Endpoint):
+        value = value.base_url
+    if isinstance(value, bool | list):
+        return msgspec.json.encode(value).decode()
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def load_or_exit() -> Settings:
@@ -133,12 +88,11 @@ def load_or_exit() -> Settings:
 
 def listen_or_exit(host: str, port: int, setting: str) -> socket.socket:
     """A listening socket; where there can be none the process ends with exit code 1 and the reason."""
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return listen(host, port)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        in_words = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+        reason = in_words.partition(" (while")[0]
         click.echo(f"Cannot listen at {host} port {port}: {reason}. See HOST and {setting}.", err=True)
         sys.exit(CANNOT_LISTEN)
 

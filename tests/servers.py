@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ from starlette.types import ASGIApp
 
 from chat_api import settings
 from chat_api.app import create_app
-from chat_api.cli import server_config
 from chat_api.emulator import Emulator, open_emulator
+from chat_api.server import listen, server_config
 
 KEY = "canary-azure-key"
 NO_FILE = Path("/nonexistent/.env")
@@ -63,7 +62,7 @@ def gateway(**environ: str) -> Iterator[Gateway]:
 @contextlib.asynccontextmanager
 async def serving(app: ASGIApp, values: settings.Settings):  # type: ignore[no-untyped-def]
     """Serve the app as the command line does, but on a free port and without its logging; gives the port."""
-    sock = socket.create_server(("127.0.0.1", 0))
+    sock = listen("127.0.0.1", 0)
     config = server_config(values, app)  # type: ignore[arg-type]
     config.timeout_graceful_shutdown = 1
     server = _Server(config)

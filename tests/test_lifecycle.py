@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from chat_api.app import create_app
-from chat_api.cli import server_config
+from chat_api.server import server_config
 from chat_api.settings import load
 from tests.processes import CLI, PYTHON_APP, ROOT, process
 
@@ -242,7 +242,7 @@ def test_emulator_alone_serves_a_gateway(post: Poster) -> None:
         emulator.wait()
 
     assert status == 200
-    assert f"Answers come from {endpoint}, deployment mine, API version 2024-10-21." in server.output
+    assert f"Answers come from {endpoint}, deployment mine, API 2024-10-21." in server.output
 
 
 def test_check_prints_the_settings_with_keys_masked() -> None:
@@ -251,8 +251,10 @@ def test_check_prints_the_settings_with_keys_masked() -> None:
         assert check.wait() == 0
 
     assert "canary" not in check.output
-    assert "key                  ***" in check.output
-    assert "{'temperature': 0.5}" in check.output
+    assert "\nKEY=***\n" in check.output
+    assert "\ntemperature=0.5\n" in check.output
+    assert "\nENDPOINT=https://x.openai.azure.com\n" in check.output
+    assert "\nCONNECT_TIMEOUT=5\n" in check.output
     assert "Warning: DEPLOYMENT_NAME is not set" in check.output
 
 

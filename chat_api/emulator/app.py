@@ -1,5 +1,6 @@
 """The emulator's ASGI application: Azure's paths, versions and credentials in front of answers and faults."""
 
+import asyncio
 import re
 from collections import Counter, deque
 from typing import Any
@@ -50,6 +51,8 @@ class Emulator:
         self.ports.append(scope["client"][1])
         try:
             await self._answer(scope, receive, send)
+        except asyncio.CancelledError:
+            pass  # the server that runs it is stopping
         finally:
             self.open_calls -= 1
 

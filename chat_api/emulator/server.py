@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,7 +16,11 @@ KEEPALIVE_SECONDS = 120  # Azure keeps idle connections for about two minutes
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, with a way for faults to reach the socket."""
+    """uvicorn's protocol, with a way for faults to reach the socket, and without an access log of its own."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.access_log = False  # not by configuration, which would silence the gateway's as well
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -37,7 +42,6 @@ def _config(emulator: Emulator) -> uvicorn.Config:
         ws="none",
         lifespan="off",
         log_config=None,
-        access_log=False,
         server_header=False,
         timeout_keep_alive=KEEPALIVE_SECONDS,
         timeout_graceful_shutdown=1,
@@ -47,7 +51,9 @@ def _config(emulator: Emulator) -> uvicorn.Config:
 @contextlib.asynccontextmanager
 async def open_emulator(emulator: Emulator, sock: socket.socket | None = None) -> AsyncIterator[str]:
     """Serve the emulator on a free loopback port, or on `sock`, while the context is open; gives its base URL."""
-    sock = sock or socket.create_server(("127.0.0.1", 0), backlog=2048)
+    if sock is None:
+        sock = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     host, port = sock.getsockname()[:2]
     server = _QuietServer(_config(emulator))
     task = asyncio.create_task(server.serve(sockets=[sock]), name="emulator")

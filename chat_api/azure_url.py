@@ -1,12 +1,16 @@
 """What a person pastes as ENDPOINT or API_VERSION, made into the parts the gateway needs. Pure."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+MAX_DEPLOYMENT_NAME = 128  # characters; Azure allows 64
 DEFAULT_API_VERSION = "2024-10-21"  # the latest dated GA version
 ENDPOINT_FORM = "an http(s) URL such as https://my-resource.openai.azure.com, without user name or password"
 API_VERSION_FORM = "a date such as 2024-10-21 or 2025-04-01-preview, or v1"
+
+PORTAL_HOSTS = ("portal.azure.com", "ai.azure.com", "oai.azure.com")
 
 _DATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
@@ -52,7 +56,7 @@ def is_deployment_name(name: str) -> bool:
 
     Quoting makes every character harmless but the dots of a dot segment (RFC 3986 section 5.2.4).
     """
-    return name.isprintable() and name not in ("", ".", "..")
+    return name.isprintable() and name not in ("", ".", "..") and len(name) <= MAX_DEPLOYMENT_NAME
 
 
 def parse_api_version(text: str) -> str:
@@ -81,6 +85,10 @@ def _authority(url: SplitResult, text: str) -> str:
     host = host.lower().removesuffix(":")
     if not _HOST.fullmatch(host) or ".." in host or not text.isprintable() or " " in text:
         raise ValueError("no host name")
+    if host in PORTAL_HOSTS:
+        raise ValueError("that is the portal's own page; copy the endpoint or target URI that it shows")
+    if re.fullmatch(r"[0-9.]+", host):
+        ipaddress.ip_address(host)  # raises ValueError
     # A lone word is a resource's name, not its address: which of Azure's hosts it lives at is a guess.
     if "." not in host and ":" not in host and host != "localhost" and port is None:
         raise ValueError("a resource's name, not its URL")

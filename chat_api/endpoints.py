@@ -12,16 +12,16 @@ from starlette.types import Receive, Scope, Send
 from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
 from chat_api.gateway import Gateway
-from chat_api.headers import first, prefers_text, presented_credential, relayed
+from chat_api.headers import first, is_value, prefers_text, presented_credential, relayed
 from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
-from chat_api.refusals import explained, read_refusal_in_200
+from chat_api.refusals import accepted, hidden_refusal
 from chat_api.settings import Settings
-from chat_api.streaming import ChatEvents, ChatText, accepted, adapted_text, let_go, until_gone
+from chat_api.streaming import ChatEvents, ChatText, adapted_text, let_go, until_gone
 from chat_api.types import Call, Headers, Reply, Secret
 
-ADAPTED = "x-chat-api-adapted"
-FINISH_REASON = "x-chat-api-finish-reason"
+ADAPTED = b"x-chat-api-adapted"
+FINISH_REASON = b"x-chat-api-finish-reason"
 PAGE = Path(__file__).with_name("static") / "index.html"
 
 
@@ -32,7 +32,9 @@ class SimpleChat:
         """Serve one request (ASGI 3)."""
         if scope["method"] != "POST":
             allow = ((b"allow", b"POST"),)
-            raise WrongMethod(f"{scope['method']} is not served here; send a POST", headers=allow)
+            raise WrongMethod(
+                f"{scope['method']} is not served here; send a POST, such as curl -d prompt=hello", headers=allow
+            )
         gateway: Gateway = scope["state"]["gateway"]
         settings: Settings = scope["state"]["settings"]
         headers: Headers = tuple(scope["headers"])
@@ -45,39 +47,44 @@ class SimpleChat:
             body=prompt.body,
             stream=prompt.stream,
             credential=Secret(presented) if presented else None,
-            request_id=scope.get("chat_api.request_id", ""),
             defaulted=prompt.defaulted,
         )
         wants_text = prefers_text(first(headers, b"accept"))
         # A silent event stream is kept open with pings, from before the upstream has answered at all.
         patience = settings.ping_interval or None if call.stream and not wants_text else None
-        answer = await until_gone(gateway.handle(call), receive, patience)
+        task = await until_gone(gateway.handle(call), receive, patience)
         try:
-            if isinstance(answer, asyncio.Task):
-                response: Response = ChatEvents(answer, call, settings.ping_interval, {})
-            else:
-                response = _response(accepted(answer, call), call, wants_text, settings.ping_interval)
+            response = _response(task, call, wants_text, settings.ping_interval)
             await response(scope, receive, send)
         finally:
-            await let_go(answer)
+            await let_go(task)
 
 
-def _response(reply: Reply, call: Call, wants_text: bool, ping: float) -> Response:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in relayed(reply.headers)}
+def _response(task: asyncio.Task[Reply], call: Call, wants_text: bool, ping: float) -> Response:
+    if not task.done():
+        return ChatEvents(task, call, ping)
+    reply = accepted(task.result(), call)
+    if isinstance(reply.body, bytes):
+        response = _whole(reply, reply.body, call, wants_text)
+    else:
+        response = ChatText(reply) if wants_text else ChatEvents(task, call, ping)
+    response.raw_headers.extend(relayed(reply.headers))
     if reply.adaptations:
-        headers[ADAPTED] = adapted_text(reply)
-    if not isinstance(reply.body, bytes):
-        return ChatText(reply, headers) if wants_text else ChatEvents(reply, call, ping, headers)
+        response.raw_headers.append((ADAPTED, adapted_text(reply).encode("latin-1", "replace")))
+    return response
+
+
+def _whole(reply: Reply, body: bytes, call: Call, wants_text: bool) -> Response:
     try:
         if not wants_text:
-            return Response(answer_json(reply.body), media_type="application/json", headers=headers)
-        text, finish_reason = answer_text(reply.body)
+            return Response(answer_json(body), media_type="application/json")
+        text, finish_reason = answer_text(body)
     except UpstreamError as error:
-        refusal = read_refusal_in_200(reply.headers, reply.body)
-        raise (explained(refusal, reply.deployment, call) if refusal else error) from None
-    if finish_reason:
-        headers[FINISH_REASON] = finish_reason
-    return PlainTextResponse(text or "", headers=headers)
+        raise hidden_refusal(reply, call) or error from None
+    response = PlainTextResponse(text or "")
+    if finish_reason and is_value(finish_reason.encode()):
+        response.raw_headers.append((FINISH_REASON, finish_reason.encode()))
+    return response
 
 
 class Status:

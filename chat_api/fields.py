@@ -1,4 +1,4 @@
-"""The fields of the simple endpoint: the table of them, and how each is read from JSON, a form or a query.
+"""The fields of the simple endpoint: the table of them, and how the value of each is read.
 
 Pure. What the caller wrote as JSON goes on as the caller wrote it (`1.0` stays `1.0`); only what came
 as text (a form, a query string) is converted, by field.
@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Raw
@@ -64,71 +63,6 @@ FIELDS = {
 Given = Mapping[str, Raw | str | Sequence[str]]
 
 
-def read_json(body: bytes) -> dict[str, Raw]:
-    """The fields of a JSON body, each still as it was written.
-
-    Raises:
-        RequestError: the body is not a JSON object in UTF-8.
-    """
-    body = body.removeprefix(b"\xef\xbb\xbf")
-    if not body.strip():
-        raise RequestError("the body is empty; it takes a JSON object with a prompt", code="empty_body")
-    try:
-        body.decode()
-        return _decode_fields(body)
-    except msgspec.ValidationError:
-        kind = kind_of(Raw(body))
-        raise RequestError(f"the body is {kind}; it takes a JSON object with a prompt", code="invalid_json") from None
-    except RecursionError:
-        raise RequestError("the body is nested too deeply", code="invalid_json") from None
-    except UnicodeDecodeError as error:
-        message = f"the body is not UTF-8 (byte {error.start}); it takes a JSON object in UTF-8"
-        raise RequestError(message, code="invalid_json") from None
-    except msgspec.DecodeError as error:
-        reason = str(error).removeprefix("JSON is malformed: ")
-        hint = '; your shell passed its quotes on: try -d "{\\"prompt\\": \\"…\\"}"' if body.startswith(b"'") else ""
-        raise RequestError(f"the body is not JSON: {reason}{hint}", code="invalid_json") from None
-
-
-def read_form(text: str) -> dict[str, Raw | str | Sequence[str]]:
-    """The fields of a urlencoded form or a query string; `stop` may come several times.
-
-    Raises:
-        RequestError: another field comes twice, or there are too many.
-    """
-    try:
-        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=200, errors="strict")
-    except UnicodeDecodeError:
-        raise RequestError("the form is not UTF-8", code="invalid_form") from None
-    except ValueError:
-        raise RequestError("the form has more than 200 fields", code="invalid_form") from None
-    fields: dict[str, Raw | str | Sequence[str]] = {}
-    for name, value in pairs:
-        if name not in fields:
-            fields[name] = value
-        elif name == "stop":
-            earlier = fields[name]
-            fields[name] = [*([earlier] if isinstance(earlier, str) else earlier), value]
-        else:
-            raise RequestError(f'field "{name}" is given twice', param=name)
-    return fields
-
-
-def merge(body: Given, query: Given) -> dict[str, Raw | str | Sequence[str]]:
-    """The fields of a body and of its query string together.
-
-    Raises:
-        RequestError: both hold the same field.
-    """
-    for name in query:
-        if name in body:
-            raise RequestError(f'field "{name}" is given twice: in the body and in the query string', param=name)
-    return {**body, **query}
-
-
-_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
-
-
 def read_value(name: str, raw: Raw | str | Sequence[str]) -> Any:
     """The value of one field, checked; None where it is null or empty.
 
@@ -137,7 +71,7 @@ def read_value(name: str, raw: Raw | str | Sequence[str]) -> Any:
     """
     field = FIELDS.get(name)
     if field is None:
-        raise RequestError(_unknown(name), param=name, code="unknown_field")
+        raise RequestError(_unknown(name), param=cut(name), code="unknown_field")
     value = _decoded(field, raw) if isinstance(raw, Raw) else raw
     if value is None or (isinstance(value, str | list | dict) and not value):
         return None
@@ -167,7 +101,7 @@ def _number(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> Any:
     try:
         number = float(_digits(value)) if isinstance(value, str) else value
     except ValueError:
-        raise _wrong(field, _shown(value)) from None
+        raise _wrong(field, quoted(value)) from None
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise _wrong(field, kind_of(raw))
     if not _in_range(field, number):
@@ -179,7 +113,7 @@ def _integer(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> int:
     try:
         number = int(_digits(value)) if isinstance(value, str) else value
     except ValueError:
-        raise _wrong(field, _shown(value)) from None
+        raise _wrong(field, quoted(value)) from None
     if isinstance(number, float) and number.is_integer() and abs(number) < 2**53:  # above, a float is a rounded guess
         number = int(number)
     if isinstance(number, bool) or not isinstance(number, int):
@@ -193,7 +127,7 @@ def _flag(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> bool:
     text = str(value).lower()
     if isinstance(value, bool | int | str) and text in (*TRUE, *FALSE):
         return text in TRUE
-    raise _wrong(field, _shown(value) if isinstance(value, str) else kind_of(raw))
+    raise _wrong(field, quoted(value) if isinstance(value, str) else kind_of(raw))
 
 
 def _object(field: Field, value: Any, raw: Raw | str | Sequence[str]) -> Any:
@@ -256,8 +190,9 @@ def _digits(text: str) -> str:
     return text
 
 
-def _shown(text: str) -> str:
-    return f'"{text}"' if len(text) <= 60 else f'"{text[:60]}…"'
+def quoted(text: str) -> str:
+    """The text in quotes, cut."""
+    return f'"{cut(text)}"'
 
 
 def _in_range(field: Field, number: float) -> bool:
@@ -269,12 +204,20 @@ def _wrong(field: Field, got: str) -> RequestError:
 
 
 def _unknown(name: str) -> str:
+    if any(character.isspace() for character in name):
+        return f"unknown field {quoted(name)}; text that holds & or = takes --data-urlencode, or text/plain"
     lower = {known.lower(): known for known in FIELDS}
-    close = get_close_matches(name.lower().replace("_", ""), [known.replace("_", "") for known in lower], n=1)
+    asked = cut(name).lower().replace("_", "")
+    close = get_close_matches(asked, [known.replace("_", "") for known in lower], n=1)
     if close:
         meant = next(known for low, known in lower.items() if low.replace("_", "") == close[0])
-        return f'unknown field "{name}"; did you mean "{meant}"?'
-    return f'unknown field "{name}"; the fields are {", ".join(FIELDS)}; anything else for Azure goes into extra'
+        return f'unknown field {quoted(name)}; did you mean "{meant}"?'
+    return f"unknown field {quoted(name)}; the fields are {', '.join(FIELDS)}; anything else for Azure goes into extra"
+
+
+def cut(text: str) -> str:
+    """The text, short enough to be repeated in an answer."""
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def kind_of(raw: Raw | str | Sequence[str]) -> str:

@@ -1,5 +1,7 @@
 """Header decisions over raw `(name, value)` byte pairs with lower-case names: no I/O, no framework."""
 
+import ipaddress
+
 from chat_api.types import Headers
 
 # What an answer's reader can use: who served it, what is left of the quota, when to come back.
@@ -31,7 +33,24 @@ def media_type(headers: Headers) -> str:
 
 def relayed(headers: Headers) -> Headers:
     """The upstream headers that go on to the client."""
-    return tuple((name, value) for name, value in headers if name in RELAYED or name.startswith(RELAYED_PREFIXES))
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if (name in RELAYED or name.startswith(RELAYED_PREFIXES)) and is_value(value)
+    )
+
+
+def is_value(value: bytes) -> bool:
+    """Whether a header may have this value: no control characters (RFC 9110 section 5.5), ASCII only."""
+    return value.isascii() and value.decode().isprintable()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address, without a port, names this machine itself."""
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
 
 
 def presented_credential(headers: Headers) -> str | None:

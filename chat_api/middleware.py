@@ -1,8 +1,8 @@
 """Pure-ASGI filters that never read a body: access log, error boundary, and the guard of an open server."""
 
 import asyncio
-import ipaddress
 import logging
+import re
 import secrets
 import time
 
@@ -11,10 +11,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_api.errors import ClientGone, Forbidden, GatewayError, NoUpstream, StreamBroken, UpstreamError, simple_body
-from chat_api.headers import first
+from chat_api.headers import first, is_loopback
 from chat_api.types import Headers
 
 REQUEST_ID = "x-chat-api-request-id"
+
+_AUTHORITY = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?", re.ASCII)
 
 access_log = logging.getLogger("chat_api.access")
 log = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ class AccessLog:
         started = time.perf_counter()
         request_id = secrets.token_hex(8)
         scope["chat_api.request_id"] = request_id
-        status, complete = 499, False
+        status: int | None = None
+        complete = False
 
         async def named(message: Message) -> None:
             nonlocal status, complete
@@ -53,7 +56,8 @@ class AccessLog:
         finally:
             client = scope["client"][0] if scope.get("client") else "-"
             path = scope.get("raw_path", b"").decode("latin-1")
-            shown = status if complete else 499 if status == 499 else f"{status} (cut short)"
+            # Nothing was sent to a client that left before; an answer without its end was cut.
+            shown = "499" if status is None else f"{status}{'' if complete else ' (cut short)'}"
             milliseconds = (time.perf_counter() - started) * 1000
             access_log.info("%s %s %s %s %.1f ms %s", client, scope["method"], path, shown, milliseconds, request_id)
 
@@ -99,6 +103,8 @@ def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
         case GatewayError():
             if error.status >= 500 or (isinstance(error, UpstreamError) and error.status != 400):
                 log.warning("%d %s (request %s)", error.status, error.message, request_id)
+            else:  # the message may quote the caller
+                log.info("%d %s (request %s)", error.status, error.code, request_id)
             return error
         case asyncio.CancelledError():
             # The server cancels what has not ended within DRAIN_TIMEOUT; it has no further use for the exception.
@@ -126,6 +132,7 @@ class LoopbackGuard:
         if scope["type"] == "http":
             headers: Headers = tuple(scope["headers"])
             if not self.any_host:
+                _check_address(scope)
                 _check_host(headers)
             _check_origin(scope["method"], headers)
         await self.app(scope, receive, send)
@@ -138,10 +145,24 @@ def error_response(error: GatewayError) -> Response:
     return response
 
 
+def _check_address(scope: Scope) -> None:
+    """The start-up check of HOST, for servers that were told another address than the settings say."""
+    server = scope.get("server")
+    if server and server[1] is not None and not is_loopback(server[0]):
+        message = (
+            f"requests to {server[0]} are not answered: this server lends its key to whoever asks, so it answers "
+            "on loopback addresses only; ALLOW_ANONYMOUS=true lifts that"
+        )
+        raise Forbidden(message, code="address_not_allowed")
+
+
 def _check_host(headers: Headers) -> None:
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) != 1 or not _is_loopback_name(hosts[0].decode("latin-1")):
-        shown = hosts[0].decode("latin-1") if hosts else ""
+    hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+    if not hosts:
+        return  # HTTP/1.0 probes; browsers, which this guards against, always name a host
+    named = _AUTHORITY.fullmatch(hosts[0])
+    if len(hosts) != 1 or named is None or not is_loopback(named[1]):
+        shown = hosts[0]
         message = (
             f'host "{shown}" is not answered: this server lends its key to whoever asks, so it answers loopback '
             "names only (localhost, 127.0.0.1); ALLOW_ANONYMOUS=true lifts that"
@@ -152,22 +173,13 @@ def _check_host(headers: Headers) -> None:
 def _check_origin(method: str, headers: Headers) -> None:
     if method in ("GET", "HEAD") and first(headers, b"sec-fetch-mode") == b"navigate":
         return  # a link that a person follows; the page it is on does not see the answer
-    origin = first(headers, b"origin")
-    site = first(headers, b"sec-fetch-site")
-    same_origin = origin is None or _authority(origin) == (first(headers, b"host") or b"").lower()
-    if not same_origin or site in (b"cross-site", b"same-site"):
+    own = (first(headers, b"host") or b"").lower()
+    same_origin = all(_authority(value) == own for name, value in headers if name == b"origin")
+    sites = {value.lower() for name, value in headers if name == b"sec-fetch-site"}
+    if not same_origin or sites & {b"cross-site", b"same-site"}:
         raise Forbidden("requests from web pages of another origin are not answered", code="origin_not_allowed")
 
 
 def _authority(origin: bytes) -> bytes:
     """Host and port of an origin, which is compared with Host: neither names a scheme's own port."""
     return origin.partition(b"://")[2].lower()
-
-
-def _is_loopback_name(host: str) -> bool:
-    name = host.lower()
-    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost" or name.endswith(".localhost")

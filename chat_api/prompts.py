@@ -55,7 +55,7 @@ def build(given: Given, defaults: Mapping[str, Any]) -> ChatPrompt:
 
 
 class _Message(msgspec.Struct):
-    content: str | None = None
+    content: Any = None
 
 
 class _Choice(msgspec.Struct):
@@ -90,7 +90,10 @@ def answer_text(body: bytes) -> tuple[str | None, str | None]:
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         raise UpstreamError("the upstream's answer is not a chat completion", code="not_an_answer") from None
     first = min(choices, key=lambda choice: choice.index, default=None)
-    return (first.message.content, first.finish_reason) if first else (None, None)
+    if first is None:
+        return None, None
+    content = first.message.content
+    return content if isinstance(content, str) else None, first.finish_reason
 
 
 _decode_answer = msgspec.json.Decoder(_Answer).decode

@@ -2,8 +2,9 @@
 
 from starlette.types import Receive, Scope
 
+from chat_api.bodies import merge, read_form, read_json
 from chat_api.errors import BodyTooLarge, ClientGone, RequestError, UnsupportedMediaType
-from chat_api.fields import Given, merge, read_form, read_json
+from chat_api.fields import Given
 from chat_api.headers import first, media_type
 from chat_api.types import Headers
 
@@ -56,6 +57,9 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
         RequestError: they cannot be read, or a field is given twice.
         UnsupportedMediaType: the content type or the charset is none of those.
     """
+    encoding = first(headers, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
+        raise UnsupportedMediaType(f'content-encoding "{encoding.decode("latin-1")}" is not read here; send none')
     if not body and query:
         return read_form(_decoded(query, "utf-8"))
     kind = media_type(headers)
@@ -70,7 +74,8 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
     elif not kind:
         fields = read_json(body) if starts_as_object else {"prompt": _decoded(body, "utf-8")}
     else:
-        raise UnsupportedMediaType(f'content type "{kind}" is not read here; send {ACCEPTED}')
+        hint = " (with curl: -d, not -F)" if kind == "multipart/form-data" else ""
+        raise UnsupportedMediaType(f'content type "{kind}" is not read here; send {ACCEPTED}{hint}')
     return merge(fields, read_form(_decoded(query, "utf-8"))) if query else fields
 
 

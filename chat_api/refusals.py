@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from chat_api.errors import UpstreamRefusal
-from chat_api.headers import relayed
-from chat_api.types import Adaptation, Call, Deployment, Headers
+from chat_api.errors import UpstreamError, UpstreamRefusal
+from chat_api.headers import media_type, relayed
+from chat_api.types import Adaptation, Call, Deployment, Headers, Reply
 
 _MAX_TEXT = 500
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
@@ -57,11 +57,36 @@ def read_refusal_in_200(headers: Headers, body: bytes) -> UpstreamRefusal | None
     return read_refusal(_status(detail), headers, body)
 
 
+def accepted(reply: Reply, call: Call) -> Reply:
+    """The reply, if it is an answer of the kind that was asked for.
+
+    Raises:
+        UpstreamError: it is the upstream's error, with a hint where there is one, or no stream.
+    """
+    if not isinstance(reply.body, bytes):
+        return reply
+    if reply.status >= 300:
+        raise explained(read_refusal(reply.status, reply.headers, reply.body), reply.deployment, call)
+    if call.stream:
+        kind = media_type(reply.headers)
+        message = f'{reply.deployment.host} answered a streamed call with "{kind}", not with events'
+        raise hidden_refusal(reply, call) or UpstreamError(message, code="not_an_answer")
+    return reply
+
+
+def hidden_refusal(reply: Reply, call: Call) -> UpstreamRefusal | None:
+    """The error that a reply of status 200 holds in its place, explained; None if it holds none."""
+    assert isinstance(reply.body, bytes)  # noqa: S101 - streams are judged by their events
+    refusal = read_refusal_in_200(reply.headers, reply.body)
+    return explained(refusal, reply.deployment, call) if refusal else None
+
+
 def explained(refusal: UpstreamRefusal, deployment: Deployment, call: Call) -> UpstreamRefusal:
     """The refusal with a hint after Azure's message, where there is something to change."""
     hint = _hint(refusal, deployment, call)
     if hint:
-        refusal.message = f"{refusal.message.rstrip()} Hint: {hint}."
+        message = refusal.message.rstrip()
+        refusal.message = f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} Hint: {hint}."
     return refusal
 
 
@@ -105,10 +130,10 @@ def _text(value: Any) -> str | None:
 
 def _without_json(status: int, body: bytes) -> str:
     """A message for an error without one: the text of the page, cut short."""
-    text = body[: 64 * 1024].decode("utf-8", "replace")
+    text = body[:4096].decode("utf-8", "replace")
     if "<" in text and ">" in text:
         text = re.sub(r"(?is)<(script|style).*?</\1>", " ", text)
-        text = html.unescape(re.sub(r"<[^>]*>", " ", text))
+        text = html.unescape(re.sub(r"<[^<>]*>", " ", text))
     text = " ".join(text.split())
     if not text:
         return f"The upstream answered {status} without saying why."

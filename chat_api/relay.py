@@ -7,6 +7,7 @@ about its parameters. Nothing is repeated once a byte has gone downstream.
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import AsyncIterator
 
 from chat_api import refusals, translate, upstream
@@ -16,6 +17,8 @@ from chat_api.sse import DONE, Event, EventDecoder, read_chunk
 from chat_api.types import Adaptation, Call, Deployment, Reply, Transport, UpstreamResponse
 
 MAX_REMEMBERED_DEPLOYMENTS = 1000
+MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer that is read whole
+MAX_HELD_BYTES = 1024 * 1024  # of a stream before it has begun to answer
 # After [DONE] an upstream's body has only its last chunk mark to come; it comes at once or not at all.
 LAST_CHUNK_SECONDS = 1.0
 
@@ -64,19 +67,19 @@ class Relay:
 
 
 class RelayedBody:
-    """A response's body as it arrives: the chunks that were held to judge it, then the rest."""
+    """A response's body as it arrives, read once: the chunks that were held to judge it, then the rest."""
 
     def __init__(self, response: UpstreamResponse, held: list[bytes], rest: AsyncIterator[bytes]) -> None:
         self._response = response
-        self._held = held
+        self._held = deque(held)
         self._rest = rest
         self._end_is_next = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._held:
-            yield chunk
-        async for chunk in self._rest:
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return self._held.popleft() if self._held else await anext(self._rest)
 
     def expect_end(self) -> None:
         """The answer is complete: only the end of the body is still to come."""
@@ -97,18 +100,31 @@ async def _judged(
 ) -> Reply:
     """The reply that a response's head, and for a stream its first decisive event, stand for."""
     try:
-        if response.status < 200 or 300 <= response.status < 400:
+        if not (200 <= response.status < 300 or 400 <= response.status < 600):
             message = f"{deployment.host} answered {response.status}, which is no answer to a call; check ENDPOINT"
             raise UpstreamError(message, code="not_an_answer")
         is_stream = response.status == 200 and media_type(response.headers) == "text/event-stream"
         if not is_stream or not call.stream:
-            body = b"".join([chunk async for chunk in response.chunks()])
+            body = await _whole(response, deployment)
             await response.aclose()
             return Reply(response.status, response.headers, body, deployment, applied)
         return await _judged_stream(response, deployment, applied)
     except BaseException:
         await response.aclose()
         raise
+
+
+async def _whole(response: UpstreamResponse, deployment: Deployment) -> bytes:
+    body = bytearray()
+    async for chunk in response.chunks():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            raise _too_large(deployment, MAX_ANSWER_BYTES)
+    return bytes(body)
+
+
+def _too_large(deployment: Deployment, limit: int) -> UpstreamError:
+    return UpstreamError(f"{deployment.host} sent more than {limit} bytes of an answer", code="answer_too_large")
 
 
 async def _judged_stream(response: UpstreamResponse, deployment: Deployment, applied: tuple[Adaptation, ...]) -> Reply:
@@ -122,6 +138,8 @@ async def _judged_stream(response: UpstreamResponse, deployment: Deployment, app
     held: list[bytes] = []
     async for chunk in chunks:
         held.append(chunk)
+        if sum(map(len, held)) > MAX_HELD_BYTES:
+            raise _too_large(deployment, MAX_HELD_BYTES)
         for event in decoder.feed(chunk):
             if _is_decisive(event):
                 return await _reply_to(event, response, RelayedBody(response, held, chunks), deployment, applied)

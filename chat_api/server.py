@@ -48,6 +48,11 @@ class Protocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """The parser has read all it will of a request, which is not all where an upgrade was offered."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         if self._pipelined:

@@ -4,7 +4,6 @@ Blank means unset. Every problem is reported at once, in one message that names 
 got and what it accepts. A secret's value is never repeated. Nothing here is read at import time.
 """
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -14,9 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError
 
 from chat_api.azure_url import DEFAULT_API_VERSION, Endpoint
+from chat_api.headers import is_loopback
 from chat_api.settings_table import DEFAULTS, LIMITS, PARSERS, SERVER, TABLE, Setting
 from chat_api.types import Secret
 
@@ -85,16 +86,18 @@ def load(environ: Mapping[str, str] | None = None, env_file: Path = ENV_FILE) ->
     """
     try:
         reader = _Reader(os.environ if environ is None else environ, env_file)
-    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a directory
+    except UnicodeDecodeError as error:
+        raise SettingsError([f"{env_file} is not UTF-8 (byte {error.start}); save it as UTF-8"], env_file) from error
+    except (OSError, ValueError) as error:  # ValueError: a directory
         raise SettingsError([f"{env_file} cannot be read: {error}"], env_file) from error
     values = {row.name: getattr(reader, row.parser)(row.name, row.default, **row.options) for row in TABLE}
-    problems = []
+    problems = _unreadable_lines(env_file)
     try:
         reader.seal()
     except EnvValidationError as error:
         reasons = error.error_messages
         assert isinstance(reasons, Mapping)  # noqa: S101 - seal() gives them by name
-        problems = [_problem(row, reader, reasons[row.name]) for row in TABLE if row.name in reasons]
+        problems += [_problem(row, reader, reasons[row.name]) for row in TABLE if row.name in reasons]
     bad = {problem.partition(" ")[0] for problem in problems}
     problems += [text for names, text in _conflicts(values) if bad.isdisjoint(names)]
     if problems:
@@ -107,7 +110,7 @@ class _Reader(Env):
 
     def __init__(self, environ: Mapping[str, str], env_file: Path) -> None:
         super().__init__(eager=False)
-        self._given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        self._given = {name: _unquoted(value) for name, value in environ.items() if _unquoted(value)}
         self.read_env(env_file, recurse=False)
         for name, parse in PARSERS.items():
             self.add_parser(name, _checked(parse))
@@ -117,11 +120,17 @@ class _Reader(Env):
 
     def given(self, name: str) -> str | None:
         """What was set, environment before file; None where neither says anything."""
-        return self._given.get(name) or self._environ.get(name, "").strip() or None
+        return self._given.get(name) or _unquoted(self._environ.get(name, "")) or None
 
     def file_names(self) -> tuple[str, ...]:
         """The names that the file sets."""
         return tuple(self._environ)
+
+
+def _unquoted(value: str) -> str:
+    """The value without spaces around it, nor the quotes that some tools (docker --env-file) leave on."""
+    value = value.strip()
+    return value[1:-1].strip() if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
 
 
 def _checked(parse: Any) -> Any:
@@ -140,15 +149,28 @@ def _checked(parse: Any) -> Any:
 
 def _problem(row: Setting, reader: _Reader, reasons: Any) -> str:
     if row.secret:
-        return f"{row.name} is set to something else; it takes {row.accepts}"
+        return f"{row.name} cannot be used ({reasons[0]}); it takes {row.accepts}"
     shown = _without_secrets(reader.given(row.name) or "")
     reason = f" ({reasons[0]})" if row.parser in PARSERS else ""
     return f'{row.name} is "{shown}"{reason}; it takes {row.accepts}'
 
 
+def _unreadable_lines(env_file: Path) -> list[str]:
+    """A problem for each line of the file that is no setting: what it meant to set would be silently missing."""
+    if not env_file.is_file():
+        return []
+    with env_file.open(encoding="utf-8") as lines:
+        return [
+            f"{env_file} line {binding.original.line} is not NAME=value; is a quote left open?"
+            for binding in parse_stream(lines)
+            if binding.error
+        ]
+
+
 def _without_secrets(text: str) -> str:
     """The value as it may be shown: a URL may hold a password before its host, or a key in its query."""
-    return "***" if "@" in text else re.sub(r"[?#].*", "***", text, flags=re.DOTALL)
+    looks_like_key = len(text) >= 32 and "." not in text and ":" not in text
+    return "***" if "@" in text or looks_like_key else re.sub(r"[?#].*", "***", text, flags=re.DOTALL)
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[tuple[set[str], str]]:
@@ -160,11 +182,8 @@ def _conflicts(values: Mapping[str, Any]) -> list[tuple[set[str], str]]:
             for name in ("SSL_CERT", "SSL_KEY")
             if values[name] is None
         ]
-    if (
-        _lends_key(values["KEY"], values["ENDPOINT"])
-        and not values["ALLOW_ANONYMOUS"]
-        and not _is_loopback(values["HOST"])
-    ):
+    open_to_all = _lends_key(values["KEY"], values["ENDPOINT"]) and not values["ALLOW_ANONYMOUS"]
+    if open_to_all and not is_loopback(values["HOST"] or ""):
         text = (
             f'HOST is "{values["HOST"]}", so the network could use the server\'s Azure key without a key of its own; '
             "it takes 127.0.0.1, or set ALLOW_ANONYMOUS=true to insist"
@@ -177,13 +196,6 @@ def _lends_key(key: Secret | None, endpoint: Endpoint | None) -> bool:
     return key is not None or endpoint is None
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
 def _warnings(values: Mapping[str, Any], file_names: tuple[str, ...]) -> tuple[str, ...]:
     """What is worth saying at the start, though it stops nothing."""
     known = {row.name for row in TABLE}
@@ -194,11 +206,14 @@ def _warnings(values: Mapping[str, Any], file_names: tuple[str, ...]) -> tuple[s
             meant = by_lower_case[close[0]]
             warnings.append(f"{name} in the .env file is not a setting; did you mean {meant}?")
     endpoint: Endpoint | None = values["ENDPOINT"]
-    if endpoint and endpoint.base_url.startswith("http://") and not _is_loopback(endpoint.host_name):
+    if endpoint is None and (values["KEY"] or values["DEPLOYMENT_NAME"]):
+        name = "KEY" if values["KEY"] else "DEPLOYMENT_NAME"
+        warnings.append(f"{name} is set but ENDPOINT is not: the built-in emulator answers, not Azure")
+    if endpoint and endpoint.base_url.startswith("http://") and not is_loopback(endpoint.host_name):
         warnings.append("ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://")
     if endpoint and not (values["DEPLOYMENT_NAME"] or endpoint.deployment):
         warnings.append("DEPLOYMENT_NAME is not set; every request has to name its model")
-    if values["ALLOW_ANONYMOUS"] and values["KEY"] and not _is_loopback(values["HOST"]):
+    if values["ALLOW_ANONYMOUS"] and values["KEY"] and not is_loopback(values["HOST"]):
         warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
     return tuple(warnings)
 

@@ -3,7 +3,9 @@
 `sample.env`, the README's table and the error messages all say what stands here; tests keep them alike.
 """
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +57,7 @@ _PORT = "a port number from 0 to 65535 (0 takes a free one)"
 _BOOL = "true or false"
 
 SERVER = (
-    Setting("HOST", "str", "127.0.0.1", "an address or host name of this machine", "Address to listen on."),
+    Setting("HOST", "host", "127.0.0.1", "an address or host name, without scheme or port", "Address to listen on."),
     Setting("HTTP_PORT", "int", 8080, _PORT, "Port for HTTP.", _between(0, 65535)),
     Setting("ENABLE_SSL", "bool", False, _BOOL, "Serve HTTPS on `HTTPS_PORT` instead of HTTP."),
     Setting("HTTPS_PORT", "int", 8443, _PORT, "Port for HTTPS.", _between(0, 65535)),
@@ -207,9 +209,23 @@ GROUPS = {
 TABLE: tuple[Setting, ...] = tuple(setting for group in GROUPS.values() for setting in group)
 
 
+def _parse_host(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]?", text, re.ASCII) or re.search(r"\w:\d+$", text):
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError("no host name and no address") from None
+    return text
+
+
 def _parse_key(text: str) -> Secret:
-    if not (text.isascii() and text.isprintable() and " " not in text):
-        raise ValueError("not a header value")
+    """No reason given here repeats the key."""
+    if "://" in text:
+        raise ValueError("it is a URL; are ENDPOINT and KEY swapped?")
+    for position, character in enumerate(text, 1):
+        if not ("!" <= character <= "~"):
+            what = "a space" if character.isspace() else "a character that is not visible ASCII"
+            raise ValueError(f"{what} at position {position}")
     return Secret(text)
 
 
@@ -234,7 +250,7 @@ def _parse_stop(text: str) -> str | list[str]:
 def _parse_readable_file(text: str) -> Path:
     path = Path(text)
     if not (path.is_file() and os.access(path, os.R_OK)):
-        raise ValueError("not a readable file")
+        raise ValueError(f"no readable file at {path.absolute()}")
     return path
 
 
@@ -249,6 +265,7 @@ PARSERS = {
     "endpoint": parse_endpoint,
     "api_version": parse_api_version,
     "deployment_name": _parse_deployment_name,
+    "host": _parse_host,
     "key": _parse_key,
     "stop": _parse_stop,
     "readable_file": _parse_readable_file,

@@ -110,7 +110,7 @@ class Delta(msgspec.Struct):
 class Choice(msgspec.Struct):
     """One choice of a chunk; Azure's asynchronous filter sends choices without a delta."""
 
-    index: int = 0
+    index: int | None = None
     delta: Delta | None = None
     finish_reason: str | None = None
 
@@ -156,7 +156,11 @@ class ChatStream:
         self._finished: set[int] = set()
         self.done = False
         self.error: bytes | None = None
-        self.finish_reason: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing that still comes belongs to the answer."""
+        return self.done or self.error is not None
 
     @property
     def complete(self) -> bool:
@@ -166,8 +170,8 @@ class ChatStream:
     def feed(self, chunk: bytes) -> list[tuple[bytes, str]]:
         """The `(data, text)` of each event that `chunk` completes; text is what it adds to choice 0.
 
-        Nothing comes out after `[DONE]`, which is not itself handed out, nor after an error event,
-        whose data is then in `error`.
+        Nothing comes out after `[DONE]`, which is not itself handed out, nor after an error event or
+        one that is no chunk, whose data is then in `error`.
         """
         return self._follow(self._decoder.feed(chunk))
 
@@ -182,26 +186,25 @@ class ChatStream:
     def _follow(self, events: list[Event]) -> list[tuple[bytes, str]]:
         followed = []
         for event in events:
-            if self.done or self.error is not None:
+            if self.ended:
                 break
             if event.data.strip() == DONE:
                 self.done = True
                 break
             chunk = read_chunk(event.data)
-            if chunk is not None and chunk.is_error:
+            if chunk is None or chunk.is_error or event.name == "error":
                 self.error = event.data
                 break
             followed.append((event.data, self._text(chunk)))
         return followed
 
-    def _text(self, chunk: Chunk | None) -> str:
+    def _text(self, chunk: Chunk) -> str:
         text = ""
-        for choice in (chunk and chunk.choices) or ():
-            self._begun.add(choice.index)
+        for choice in chunk.choices or ():
+            index = choice.index or 0
+            self._begun.add(index)
             if choice.finish_reason:
-                self._finished.add(choice.index)
-                if choice.index == 0:
-                    self.finish_reason = choice.finish_reason
-            if choice.index == 0 and choice.delta is not None and choice.delta.content:
+                self._finished.add(index)
+            if index == 0 and choice.delta is not None and choice.delta.content:
                 text += choice.delta.content
         return text

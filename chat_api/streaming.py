@@ -16,9 +16,8 @@ from sse_starlette.sse import AppStatus
 from starlette.responses import StreamingResponse
 from starlette.types import Receive
 
-from chat_api import refusals
 from chat_api.errors import ClientGone, GatewayError, StreamBroken, UpstreamError, simple_body
-from chat_api.headers import media_type
+from chat_api.refusals import accepted, read_refusal_in_200
 from chat_api.sse import DONE, ChatStream
 from chat_api.types import Call, Reply
 
@@ -27,28 +26,25 @@ PING = ServerSentEvent(comment="ping", sep="\n")
 
 def let_streams_drain() -> None:
     """Keep sse-starlette from cutting live streams, in this process, the moment a server is told to stop."""
-    AppStatus.enable_automatic_graceful_drain = False
+    AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
 async def until_gone(
     work: Coroutine[Any, Any, Reply], receive: Receive, patience: float | None = None
-) -> "Reply | asyncio.Task[Reply]":
-    """The result of `work`, which is cancelled when the client leaves.
+) -> asyncio.Task[Reply]:
+    """Run `work` until it is done, which the returned task then is, or for `patience` seconds; it goes on after that.
 
     Nobody else listens for the client while an upstream call runs (uvicorn only notes that it left),
-    and an answer that nobody reads is still paid for. After `patience` seconds the task itself is
-    returned, still running: whoever gets it awaits or cancels it.
+    and an answer that nobody reads is still paid for. Whoever gets the task lets go of it.
 
     Raises:
-        ClientGone: the client left first.
+        ClientGone: the client left first; the work is cancelled.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait({task, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
+        if gone.done() and not task.done():
             raise ClientGone("the client left before it was answered")
         return task
     except BaseException:
@@ -58,45 +54,21 @@ async def until_gone(
         gone.cancel()
 
 
-async def let_go(answer: "Reply | asyncio.Task[Reply]") -> None:
-    """Close the upstream connection of an answer, whether it has come, is coming or was read to its end."""
+async def let_go(task: asyncio.Task[Reply]) -> None:
+    """Close the upstream connection of a reply that has come, is coming, or was read to its end."""
     with anyio.CancelScope(shield=True):
-        if isinstance(answer, asyncio.Task):
-            answer.cancel()
-            await asyncio.wait({answer})
-            if answer.cancelled() or answer.exception() is not None:
-                return  # what raises has closed its connection
-            answer = answer.result()
-        if not isinstance(answer.body, bytes):
-            await answer.body.aclose()
+        task.cancel()
+        await asyncio.wait({task})
+        if task.cancelled() or task.exception() is not None:
+            return  # what raises has closed its connection
+        body = task.result().body
+        if not isinstance(body, bytes):
+            await body.aclose()
 
 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def accepted(reply: Reply, call: Call) -> Reply:
-    """The reply, if it is an answer of the kind that was asked for.
-
-    Raises:
-        UpstreamError: it is the upstream's error, with a hint where there is one, or no stream.
-    """
-    if not isinstance(reply.body, bytes):
-        return reply
-    refusal = None
-    if reply.status >= 300:
-        refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)
-    elif call.stream:
-        refusal = refusals.read_refusal_in_200(reply.headers, reply.body)
-    if refusal is not None:
-        raise refusals.explained(refusal, reply.deployment, call)
-    if call.stream:
-        message = (
-            f'{reply.deployment.host} answered a streamed call with "{media_type(reply.headers)}", not with events'
-        )
-        raise UpstreamError(message, code="not_an_answer")
-    return reply
 
 
 def adapted_text(reply: Reply) -> str:
@@ -105,10 +77,13 @@ def adapted_text(reply: Reply) -> str:
 
 
 class ChatEvents(EventSourceResponse):
-    """Azure's chunks as data-only events, ended by `[DONE]`, with a ping while nothing comes."""
+    """Azure's chunks as data-only events, ended by `[DONE]`, with a ping while nothing comes.
 
-    def __init__(self, answer: "Reply | asyncio.Task[Reply]", call: Call, ping: float, headers: dict[str, str]) -> None:
-        super().__init__(_events(answer, call), headers=headers, ping=ping, sep="\n", ping_message_factory=lambda: PING)
+    The task need not be done: until it is, only pings go out, and a refusal can only be an event.
+    """
+
+    def __init__(self, task: asyncio.Task[Reply], call: Call, ping: float) -> None:
+        super().__init__(_events(task, call), ping=ping, sep="\n", ping_message_factory=lambda: PING)
 
 
 class ChatText(StreamingResponse):
@@ -116,20 +91,18 @@ class ChatText(StreamingResponse):
 
     media_type = "text/plain"
 
-    def __init__(self, reply: Reply, headers: dict[str, str]) -> None:
-        super().__init__(_texts(reply), headers={"cache-control": "no-store", "x-accel-buffering": "no", **headers})
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(_texts(reply), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
 
 
-async def _events(answer: "Reply | asyncio.Task[Reply]", call: Call) -> AsyncIterator[bytes]:
+async def _events(task: asyncio.Task[Reply], call: Call) -> AsyncIterator[bytes]:
     try:
-        if isinstance(answer, Reply):
-            reply = answer
-        else:
+        if not task.done():
             yield PING.encode()  # the wait for the upstream has been long already
-            reply = accepted(await asyncio.shield(answer), call)
+            reply = accepted(await asyncio.shield(task), call)
             if reply.adaptations:  # too late for the header that tells of them
                 yield ServerSentEvent(comment=adapted_text(reply), sep="\n").encode()
-        async with aclosing(_steps(reply)) as steps:
+        async with aclosing(_steps(task.result())) as steps:
             async for step in steps:
                 yield b"".join([_event(data) for data, _ in step])
         yield _event(DONE)
@@ -157,22 +130,26 @@ async def _steps(reply: Reply) -> AsyncGenerator[list[tuple[bytes, str]]]:
     body = reply.body
     assert not isinstance(body, bytes)  # noqa: S101 - `accepted` saw to it
     stream = ChatStream()
-    async for chunk in body:
-        if step := stream.feed(chunk):
-            yield step
-        if stream.done or stream.error is not None:
-            break
-    else:
-        if step := stream.flush():
-            yield step
+    try:
+        async for chunk in body:
+            if step := stream.feed(chunk):
+                yield step
+            if stream.ended:
+                break
+        else:
+            if step := stream.flush():
+                yield step
+    except UpstreamError:
+        if not stream.complete:
+            raise  # else only `[DONE]` is missing: every choice had said why it ends
     _check_complete(stream, reply)
     body.expect_end()
 
 
 def _check_complete(stream: ChatStream, reply: Reply) -> None:
     if stream.error is not None:
-        refusal = refusals.read_refusal_in_200(reply.headers, stream.error)
-        raise refusal or UpstreamError("the upstream broke off with an error that it does not describe")
+        refusal = read_refusal_in_200(reply.headers, stream.error)
+        raise refusal or UpstreamError(f"{reply.deployment.host} sent an event that is no chat chunk")
     if not stream.complete:
         raise UpstreamError(f"{reply.deployment.host} ended its answer before its end", code="answer_cut_short")
 

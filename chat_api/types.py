@@ -56,7 +56,6 @@ class Call:
     body: bytes  # JSON for the upstream
     stream: bool
     credential: Secret | None = None  # what the caller presented, if anything
-    request_id: str = ""
     # Parameters in `body` that came from the environment's defaults, not from the caller.
     defaulted: frozenset[str] = frozenset()
 

@@ -4,6 +4,7 @@ The one seam where httpx's exceptions become the gateway's. It never decides wha
 """
 
 import os
+import re
 import ssl
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
@@ -11,12 +12,16 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 
 from chat_api.errors import AuthError, GatewayError, NoUpstream, UpstreamError, UpstreamTimeout
+from chat_api.headers import is_value
 from chat_api.settings import Settings
 from chat_api.types import Call, Deployment, Headers, UpstreamRequest
 
 MAX_CONNECTIONS = 1000
+MAX_IDLE_CONNECTIONS = 50  # each call looks at every idle connection, so few are kept
 # Azure closes idle connections after about two minutes; we let go of them first.
 KEEPALIVE_SECONDS = 60.0
+
+_JWT = re.compile(rb"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
 def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
@@ -26,10 +31,14 @@ def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
         AuthError: there is neither.
     """
     key = deployment.key or call.credential
+    if key is not None and not is_value(key.reveal().encode("utf-8")):
+        raise AuthError("the key that was presented holds a character that no key has", code="invalid_credential")
     if key is None:
         message = "no key: send yours as an api-key header or as Authorization: Bearer, or set KEY on the server"
         raise AuthError(message)
-    return b"api-key", key.reveal().encode("latin-1")
+    text = key.reveal().encode()
+    # Azure takes Entra ID tokens, which are JWTs, as Bearer only, and keys as api-key on every API.
+    return (b"authorization", b"Bearer " + text) if _JWT.fullmatch(text) else (b"api-key", text)
 
 
 class HttpxResponse:
@@ -63,7 +72,7 @@ class HttpxTransport:
             verify=verify or httpx.create_ssl_context(),
             limits=httpx.Limits(
                 max_connections=MAX_CONNECTIONS,
-                max_keepalive_connections=MAX_CONNECTIONS,
+                max_keepalive_connections=MAX_IDLE_CONNECTIONS,
                 keepalive_expiry=KEEPALIVE_SECONDS,
             ),
         )
@@ -77,18 +86,20 @@ class HttpxTransport:
             "write": self._settings.idle_timeout,
             "read": self._settings.first_byte_timeout,
         }
-        outgoing = httpx.Request(
-            request.method,
-            request.url,
-            headers=list(request.headers),
-            content=request.body,
-            extensions={"timeout": times},
-        )
         try:
+            outgoing = httpx.Request(
+                request.method,
+                request.url,
+                headers=list(request.headers),
+                content=request.body,
+                extensions={"timeout": times},
+            )
             response = await self._pool.handle_async_request(outgoing)
+        except httpx.InvalidURL as error:
+            raise UpstreamError(f"no request can be sent there: {error}; check ENDPOINT and model") from error
         except httpx.TransportError as error:
             raise seam.before_head(error) from error
-        # The pool reads this same dict again when the body is first asked for.
+        # The pool reads this same dict again when the body is first asked for: test_upstream guards that.
         times["read"] = self._settings.idle_timeout
         return HttpxResponse(response, seam)
 
@@ -121,7 +132,7 @@ class _Seam:
                 seconds = settings.idle_timeout
                 return UpstreamTimeout(f"{host} took nothing of the request for IDLE_TIMEOUT ({seconds:g} s)")
             case httpx.ConnectError():
-                message = f"cannot reach {host}: {_reason(error)}; check ENDPOINT and the network"
+                message = f"cannot reach {host}: {_reason(error)}; {_advice(_reason(error))}"
                 return UpstreamError(message, code="upstream_unreachable")
             case httpx.RemoteProtocolError() if "disconnected" not in str(error):
                 return UpstreamError(f"{host} does not speak HTTP; check ENDPOINT", code="upstream_not_http")
@@ -138,6 +149,14 @@ class _Seam:
             return UpstreamTimeout(f"{self._host} went silent for IDLE_TIMEOUT ({seconds:g} s) within its answer")
         message = f"{self._host} broke off its answer: {_reason(error)}"
         return UpstreamError(message, code="answer_cut_short")
+
+
+def _advice(reason: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return "if you trust its authority, name that in SSL_CERT_FILE"
+    if "WRONG_VERSION_NUMBER" in reason:
+        return "it speaks no TLS there; check whether ENDPOINT is http:// and its port"
+    return "check ENDPOINT and the network"
 
 
 def _reason(error: Exception) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from chat_api.bodies import merge, read_form, read_json
 from chat_api.errors import RequestError
-from chat_api.fields import FIELDS, merge, read_form, read_json, read_value
+from chat_api.fields import FIELDS, read_value
 
 PROMPT = "non-empty text"
 N = "a whole number from 1 to 128"
@@ -410,7 +411,7 @@ def test_read_json_knows_windows_quotes(body: bytes) -> None:
         pytest.param("prompt=é", {"prompt": "é"}, id="unescaped"),
         pytest.param("prompt=a=b;c", {"prompt": "a=b;c"}, id="separators-in-a-value"),
         pytest.param("prompt=", {"prompt": ""}, id="empty-value"),
-        pytest.param("prompt", {"prompt": ""}, id="no-value"),
+        pytest.param("prompt&user=x", {"prompt": "", "user": "x"}, id="no-value"),
         pytest.param("stop=a", {"stop": "a"}, id="one-stop"),
         pytest.param("stop=a&stop=b", {"stop": ["a", "b"]}, id="two-stops"),
         pytest.param("stop=a&n=1&stop=b&stop=c", {"stop": ["a", "b", "c"], "n": "1"}, id="three-stops"),
@@ -431,7 +432,7 @@ def test_read_form(text: str, expected: dict[str, object]) -> None:
         pytest.param("prompt=%C3", "the form is not UTF-8", None, "invalid_form", id="half-a-character"),
         pytest.param(
             "&".join(f"f{number}=1" for number in range(201)),
-            "the form has more than 200 fields",
+            "the form has more than 200 fields; text that holds & takes --data-urlencode",
             None,
             "invalid_form",
             id="201-fields",

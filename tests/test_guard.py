@@ -124,3 +124,31 @@ def test_keys_and_prompts_are_in_no_answer_and_no_log(caplog: pytest.LogCaptureF
     assert "canary-prompt" not in logged
     assert "POST /v1/gpt/chat 200" in logged
     assert "401 Access denied" in logged
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["[::1]evil.com", "localhost:8080@evil.com", "127.0.0.1:abc", "localhost:80:80", "2130706433", "0x7f.1"],
+)
+def test_names_that_merely_look_like_loopback_are_refused(server: Gateway, host: str) -> None:
+    """The whole of Host is matched, not its beginning."""
+    assert status(server, {"host": host}) == 403
+
+
+def test_second_origin_counts_too(server: Gateway) -> None:
+    """Every Origin and Sec-Fetch-Site is looked at, in any case."""
+    two = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.com")]
+    shouted = [("host", "localhost"), ("sec-fetch-site", "Cross-Site")]
+
+    for headers in (two, shouted):
+        assert server.client.post("/v1/gpt/chat", content=b"hi", headers=headers).status_code == 403
+
+
+def test_forwarded_headers_of_a_local_process_name_nobody(server: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """X-Forwarded-For does not change who the log says was there, nor X-Forwarded-Proto what the front page shows."""
+    caplog.set_level(logging.INFO, "chat_api.access")
+    headers = {"x-forwarded-for": "10.9.9.9 forged", "x-forwarded-proto": "wss"}
+    page = server.client.get("/", headers=headers).json()
+
+    assert page["try"].startswith("curl http://")
+    assert "10.9.9.9" not in caplog.text

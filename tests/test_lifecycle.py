@@ -95,6 +95,24 @@ def test_stop_lets_a_stream_finish_refuses_new_connections_and_exits_0(
     assert "Traceback" not in server.output
 
 
+def test_uvicorn_that_listens_elsewhere_does_not_lend_the_key(post: Poster) -> None:
+    """Told another address than the settings know of, the server answers on loopback addresses only all the same."""
+    with process(*UVICORN, "--host", "0.0.0.0") as server:
+        port = int(server.wait_for(r"Uvicorn running on http://0\.0\.0\.0:(\d+)")[1])
+        here = post(port, b"prompt=x").getresponse().status
+
+    assert here == 200
+    assert "No ENDPOINT is set: the built-in Azure OpenAI emulator answers." in server.output
+
+
+@pytest.mark.parametrize("command", [PYTHON_APP, (CLI, "serve")], ids=["python app.py", "chat-api serve"])
+def test_options_that_are_none_are_refused(command: tuple[str, ...]) -> None:
+    """An option that is not there is told, not swallowed."""
+    with process(*command, "--port", "8405") as server:
+        assert server.wait() == 2
+    assert "No such option" in server.output
+
+
 def test_uvicorn_itself_lets_a_stream_finish(post: Poster) -> None:
     """sse-starlette does not cut streams under a plain uvicorn either; the exit code is uvicorn's own."""
     with process(*UVICORN) as server:
@@ -140,6 +158,8 @@ def test_second_sigint_stops_at_once(post: Poster) -> None:
         server.signal(signal.SIGINT)
 
         assert server.wait(5) == 0
+    assert "Stopping: One answer in flight may take up to 600 s; Ctrl+C again cuts them.\nStopped.\n" in server.output
+    assert "Traceback" not in server.output
 
 
 def test_idle_keep_alive_connection_does_not_delay_the_stop(post: Poster) -> None:
@@ -162,7 +182,7 @@ def test_bad_settings_are_told_at_once_and_exit_3(command: tuple[str, ...]) -> N
     assert code == 3
     assert server.output.startswith("3 settings need attention:\n")
     for name in ("HTTP_PORT", "KEY", "IDLE_TIMEOUT"):
-        assert f"  {name} is " in server.output
+        assert f"\n  {name} " in server.output
     assert "canary" not in server.output
     assert "Traceback" not in server.output
 

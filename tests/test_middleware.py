@@ -124,6 +124,29 @@ def test_lifespan_passes_through(middleware: Any) -> None:
     assert seen == ["lifespan"]
 
 
+@pytest.mark.parametrize(
+    ("server", "status"), [(("127.0.0.1", 8080), 204), (("::1", 8080), 204), (("192.168.0.7", 8080), 403), (None, 204)]
+)
+def test_requests_to_another_address_are_refused(server: tuple[str, int] | None, status: int) -> None:
+    """A server that was told to listen on other addresses than the settings say still lends its key to none of them."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    start = drive(ErrorBoundary(LoopbackGuard(app)), server=server, headers=[(b"host", b"localhost")])[0]
+
+    assert start["status"] == status
+
+
+def test_request_without_a_host_is_a_probe() -> None:
+    """HTTP/1.0 probes name no host; browsers always do."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    assert drive(ErrorBoundary(LoopbackGuard(app)))[0]["status"] == 204
+
+
 def test_request_with_two_host_headers_is_refused() -> None:
     """One of two names would be believed by somebody else."""
     hosts = [(b"host", b"localhost"), (b"host", b"localhost")]

@@ -184,7 +184,8 @@ def test_other_content_types(content_type: bytes) -> None:
     with pytest.raises(UnsupportedMediaType) as caught:
         fields(content_type, b'{"prompt":"hi"}')
     kind = content_type.decode().partition(";")[0]
-    assert caught.value.message == f'content type "{kind}" is not read here; send {ACCEPTED}'
+    assert caught.value.message.startswith(f'content type "{kind}" is not read here; send {ACCEPTED}')
+    assert ("-d, not -F" in caught.value.message) is (kind == "multipart/form-data")
     assert caught.value.status == 415
 
 
@@ -276,3 +277,16 @@ def test_query_string_conflict(content_type: bytes, body: bytes, query: bytes, p
         fields(content_type, body, query)
     assert caught.value.message == f'field "{param}" is given twice: in the body and in the query string'
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"br", b"GZIP"])
+def test_encoded_body_is_refused(encoding: bytes) -> None:
+    """A compressed body is told as such, not as broken text."""
+    headers = ((b"content-type", b"application/json"), (b"content-encoding", encoding))
+    with pytest.raises(UnsupportedMediaType, match="content-encoding"):
+        read_fields(headers, b"\x1f\x8b", b"")
+
+
+def test_identity_is_no_encoding() -> None:
+    """`content-encoding: identity` says nothing."""
+    assert read_fields(((b"content-encoding", b"identity"),), b"hi", b"") == {"prompt": "hi"}

@@ -345,7 +345,7 @@ def test_hint(refused: UpstreamRefusal, hint: str) -> None:
     """A hint follows Azure's message where the gateway knows what to change."""
     message = refused.message
     again = refusal(message, status=refused.status, code=refused.code)
-    assert explained(again, deployment("k"), call()).message == f"{message} Hint: {hint}."
+    assert explained(again, deployment("k"), call()).message == f"{message}. Hint: {hint}."
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,7 @@ def test_all_problems_at_once(read: Read, tmp_path: Path) -> None:
         "5 settings need attention:\n"
         '  HTTP_PORT is "70000"; it takes a port number from 0 to 65535 (0 takes a free one)\n'
         '  HTTPS_PORT is "x"; it takes a port number from 0 to 65535 (0 takes a free one)\n'
-        '  SSL_KEY is "/nowhere.pem" (not a readable file); it takes the path of a readable PEM file\n'
+        '  SSL_KEY is "/nowhere.pem" (no readable file at /nowhere.pem); it takes the path of a readable PEM file\n'
         '  temperature is "3"; it takes a number from 0 to 2\n'
         "  SSL_CERT is not set; with ENABLE_SSL=true it takes the path of a readable PEM file\n"
         f"Set them in the environment or in {tmp_path / '.env'}; sample.env explains every setting."
@@ -281,21 +281,22 @@ def test_one_problem_is_singular(read: Read) -> None:
 
 
 @pytest.mark.parametrize(
-    "key",
+    ("key", "reason"),
     [
-        pytest.param("SECRET with space", id="space"),
-        pytest.param("SECRET\tkey", id="tab"),
-        pytest.param("SECRET\nkey", id="line-feed"),
-        pytest.param("SECRET-ключ", id="not-ascii"),
-        pytest.param("SECRET\x7f", id="delete"),
+        pytest.param("SECRET with space", "a space at position 7", id="space"),
+        pytest.param("SECRET\tkey", "a space at position 7", id="tab"),
+        pytest.param("SECRET\nkey", "a space at position 7", id="line-feed"),
+        pytest.param("SECRET-ключ", "a character that is not visible ASCII at position 8", id="not-ascii"),
+        pytest.param("SECRET\x7f", "a character that is not visible ASCII at position 7", id="delete"),
+        pytest.param("https://SECRET.com", "it is a URL; are ENDPOINT and KEY swapped?", id="swapped"),
     ],
 )
-def test_bad_key_is_not_repeated(read: Read, key: str) -> None:
+def test_bad_key_is_not_repeated(read: Read, key: str, reason: str) -> None:
     """A KEY that no header can hold is refused without a word of it."""
     with pytest.raises(SettingsError) as caught:
         read(KEY=key)
     assert caught.value.problems == (
-        "KEY is set to something else; it takes a key of visible ASCII characters without spaces",
+        f"KEY cannot be used ({reason}); it takes a key of visible ASCII characters without spaces",
     )
     assert "SECRET" not in str(caught.value)
 
@@ -587,12 +588,65 @@ def test_import_reads_no_settings(entry: ModuleType) -> None:
 
 def test_app_is_built_from_the_settings(entry: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """`app.app` is what `create_app` makes of the settings that were read."""
-    monkeypatch.setattr("chat_api.cli.load_or_exit", lambda: "settings")
+    settings = load({"ENDPOINT": "https://x.openai.azure.com"}, Path("/none/.env"))
+    monkeypatch.setattr("chat_api.cli.load_or_exit", lambda: settings)
     monkeypatch.setattr("chat_api.app.create_app", lambda settings: ("application", settings))
-    assert entry.app == ("application", "settings")
+    assert entry.app == ("application", settings)
 
 
 def test_entry_has_no_other_attribute(entry: ModuleType) -> None:
     """Any other attribute is an AttributeError, as of any module."""
     with pytest.raises(AttributeError, match="module 'app' has no attribute 'application'"):
         entry.application  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param('ENDPOINT="https://x.openai.azure.com\nKEY=SECRET\n', 1, id="open-quote"),
+        pytest.param("KEY=SECRET\nENDPOINT: https://x.openai.azure.com\n", 2, id="yaml"),
+    ],
+)
+def test_line_of_the_file_that_is_no_setting_is_told(tmp_path: Path, text: str, line: int) -> None:
+    """A broken line would leave its setting out, and the emulator would answer in Azure's place."""
+    (tmp_path / ".env").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load({}, tmp_path / ".env")
+    assert f"{tmp_path / '.env'} line {line} is not NAME=value" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["KEY", "DEPLOYMENT_NAME"])
+def test_azure_settings_without_an_endpoint_are_warned_of(name: str) -> None:
+    """What only Azure needs is set, but the emulator would answer: that is said."""
+    (warning,) = load({name: "x"}, Path("/none/.env")).warnings
+    assert warning == f"{name} is set but ENDPOINT is not: the built-in emulator answers, not Azure"
+
+
+@pytest.mark.parametrize("host", ["http://localhost", "127.0.0.1:8080", "a b", "localhost/"])
+def test_host_that_is_none_is_no_invitation_to_open_the_server(host: str) -> None:
+    """A slip in HOST is told as what it is, not answered with ALLOW_ANONYMOUS."""
+    with pytest.raises(SettingsError) as caught:
+        load({"HOST": host}, Path("/none/.env"))
+    assert caught.value.problems == (
+        f'HOST is "{host}" (no host name and no address); it takes an address or host name, without scheme or port',
+    )
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "[::1]", "127.0.0.2"])
+def test_loopback_hosts(host: str) -> None:
+    """Every name of this machine itself will do."""
+    assert load({"HOST": host}, Path("/none/.env")).host == host
+
+
+def test_quotes_around_a_value_are_taken_off() -> None:
+    """docker --env-file hands quotes on."""
+    assert load({"HTTP_PORT": '"8403"', "HOST": "'localhost'"}, Path("/none/.env")).http_port == 8403
+
+
+def test_key_in_the_place_of_the_endpoint_is_not_shown() -> None:
+    """ENDPOINT and KEY swapped: neither message repeats the key."""
+    with pytest.raises(SettingsError) as caught:
+        load({"ENDPOINT": "0123456789abcdef0123456789abcdef", "KEY": "https://x.openai.azure.com"}, Path("/none/.env"))
+    assert "0123456789abcdef" not in str(caught.value)
+    assert "swapped" in str(caught.value)

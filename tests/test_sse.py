@@ -209,39 +209,39 @@ def follow(stream: ChatStream, *chunks: bytes) -> list[tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize(
-    ("data", "complete", "finish_reason"),
+    ("data", "complete"),
     [
-        pytest.param([ROLE, HELLO, STOP, b"[DONE]"], True, "stop", id="done"),
-        pytest.param([b" [DONE] "], True, None, id="done-alone-in-spaces"),
-        pytest.param([HELLO, b"[DONE]"], True, None, id="done-without-finish-reason"),
-        pytest.param([ROLE, HELLO, STOP], True, "stop", id="finished-without-done"),
-        pytest.param([HELLO, STOP, USAGE], True, "stop", id="usage-after-finish"),
-        pytest.param([HELLO, LAST_WORD], True, "length", id="finished-with-its-last-word"),
-        pytest.param([TOOL, TOOL_STOP], True, "tool_calls", id="tool-call"),
-        pytest.param([HELLO, STOP, ANNOTATION], True, "stop", id="annotation-after-finish"),
-        pytest.param([HELLO, FILTERED], True, "content_filter", id="filtered-without-delta"),
-        pytest.param([HELLO, SECOND, STOP, SECOND_STOP], True, "stop", id="both-choices-finished"),
-        pytest.param([HELLO, SECOND, SECOND_STOP, STOP], True, "stop", id="second-choice-finished-first"),
-        pytest.param([HELLO, SECOND, STOP], False, "stop", id="only-the-first-choice-finished"),
-        pytest.param([HELLO, SECOND, SECOND_STOP], False, None, id="only-the-second-choice-finished"),
-        pytest.param([HELLO, STOP, SECOND], False, "stop", id="second-choice-begun-late"),
-        pytest.param([], False, None, id="nothing"),
-        pytest.param([PROMPT_FILTER], False, None, id="only-the-prompt-filter"),
-        pytest.param([PROMPT_FILTER, USAGE], False, None, id="only-empty-choices"),
-        pytest.param([ANNOTATION], False, None, id="only-an-annotation"),
-        pytest.param([ROLE], False, None, id="cut-after-the-role"),
-        pytest.param([ROLE, HELLO, WORLD], False, None, id="cut"),
-        pytest.param([HELLO, ANNOTATION], False, None, id="cut-after-an-annotation"),
-        pytest.param([b"not JSON"], False, None, id="not-json"),
-        pytest.param([HELLO, STOP, ERROR], False, "stop", id="error-after-finish"),
-        pytest.param([ERROR, b"[DONE]"], False, None, id="error-then-done"),
+        pytest.param([ROLE, HELLO, STOP, b"[DONE]"], True, id="done"),
+        pytest.param([b" [DONE] "], True, id="done-alone-in-spaces"),
+        pytest.param([HELLO, b"[DONE]"], True, id="done-without-finish-reason"),
+        pytest.param([ROLE, HELLO, STOP], True, id="finished-without-done"),
+        pytest.param([HELLO, STOP, USAGE], True, id="usage-after-finish"),
+        pytest.param([HELLO, LAST_WORD], True, id="finished-with-its-last-word"),
+        pytest.param([TOOL, TOOL_STOP], True, id="tool-call"),
+        pytest.param([HELLO, STOP, ANNOTATION], True, id="annotation-after-finish"),
+        pytest.param([HELLO, FILTERED], True, id="filtered-without-delta"),
+        pytest.param([HELLO, SECOND, STOP, SECOND_STOP], True, id="both-choices-finished"),
+        pytest.param([HELLO, SECOND, SECOND_STOP, STOP], True, id="second-choice-finished-first"),
+        pytest.param([HELLO, SECOND, STOP], False, id="only-the-first-choice-finished"),
+        pytest.param([HELLO, SECOND, SECOND_STOP], False, id="only-the-second-choice-finished"),
+        pytest.param([HELLO, STOP, SECOND], False, id="second-choice-begun-late"),
+        pytest.param([], False, id="nothing"),
+        pytest.param([PROMPT_FILTER], False, id="only-the-prompt-filter"),
+        pytest.param([PROMPT_FILTER, USAGE], False, id="only-empty-choices"),
+        pytest.param([ANNOTATION], False, id="only-an-annotation"),
+        pytest.param([ROLE], False, id="cut-after-the-role"),
+        pytest.param([ROLE, HELLO, WORLD], False, id="cut"),
+        pytest.param([HELLO, ANNOTATION], False, id="cut-after-an-annotation"),
+        pytest.param([b"not JSON"], False, id="not-json"),
+        pytest.param([HELLO, STOP, ERROR], False, id="error-after-finish"),
+        pytest.param([ERROR, b"[DONE]"], False, id="error-then-done"),
     ],
 )
-def test_chat_stream_complete(data: list[bytes], complete: bool, finish_reason: str | None) -> None:
+def test_chat_stream_complete(data: list[bytes], complete: bool) -> None:
     """A stream is complete by [DONE], or when every choice that began has finished; an error never is."""
     stream = ChatStream()
     follow(stream, events(*data))
-    assert (stream.complete, stream.finish_reason) == (complete, finish_reason)
+    assert stream.complete is complete
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_chat_stream_complete(data: list[bytes], complete: bool, finish_reason: 
         pytest.param([BOTH], ["a"], id="two-choices-in-one-chunk"),
         pytest.param([TOOL, TOOL_STOP], ["", ""], id="null-content"),
         pytest.param([PROMPT_FILTER, ANNOTATION, USAGE], ["", "", ""], id="no-delta"),
-        pytest.param([b"not JSON", b"[1]", b'{"choices":5}', b"\xff"], ["", "", "", ""], id="no-chunk"),
+        pytest.param([b'{"choices":[{"index":null,"delta":{"content":"a"}}]}'], ["a"], id="null-index-is-the-first"),
         pytest.param([NULL_ERROR], ["a"], id="null-error-is-none"),
     ],
 )
@@ -375,7 +375,7 @@ def test_capture_is_complete(name: str, count: int, length: int, finish_reason: 
     """A stream captured from Azure is complete, with all its events and all its text."""
     stream = ChatStream()
     followed = follow(stream, (WIRE / name).read_bytes())
-    assert (stream.done, stream.complete, stream.error, stream.finish_reason) == (True, True, None, finish_reason)
+    assert (stream.done, stream.complete, stream.error) == (True, True, None)
     assert (len(followed), sum(len(text) for _, text in followed)) == (count, length)
 
 
@@ -388,7 +388,7 @@ def test_capture_byte_by_byte(name: str, count: int, length: int, finish_reason:
     followed = follow(stream, *single_bytes(raw))
     assert followed == follow(ChatStream(), raw)
     assert (len(followed), sum(len(text) for _, text in followed)) == (count, length)
-    assert (stream.complete, stream.finish_reason) == (True, finish_reason)
+    assert stream.complete
 
 
 @needs_captures
@@ -398,4 +398,23 @@ def test_capture_cut_before_its_end(name: str, count: int, length: int, finish_r
     raw = (WIRE / name).read_bytes()
     stream = ChatStream()
     follow(stream, raw[: raw.index(b'"finish_reason":"' + finish_reason.encode())])
-    assert (stream.done, stream.complete, stream.finish_reason) == (False, False, None)
+    assert (stream.done, stream.complete) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"data: not JSON\n\n", id="no-json"),
+        pytest.param(b"data: [1]\n\n", id="no-object"),
+        pytest.param(b'data: {"choices":5}\n\n', id="no-choices"),
+        pytest.param(b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n', id="no-utf8"),
+        pytest.param(b'event: error\ndata: {"message":"boom"}\n\n', id="named-error"),
+    ],
+)
+def test_event_that_is_no_chunk_breaks_the_stream(data: bytes) -> None:
+    """What cannot be read cannot be dropped in silence: the stream is not complete, whatever follows."""
+    stream = ChatStream()
+    followed = follow(stream, events(HELLO) + data + events(STOP, b"[DONE]"))
+
+    assert followed == [(HELLO, "Hello")]
+    assert (stream.ended, stream.complete) == (True, False)

@@ -1,0 +1,141 @@
+"""The protocol and the banner of the server, over raw sockets."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chat_api.server import banner, listen
+from chat_api.settings import load
+from tests.servers import Gateway, eventually, gateway
+
+BODY = b"prompt=hello"
+FORM = b"content-type: application/x-www-form-urlencoded\r\ncontent-length: 12\r\n"
+POST = b"POST /v1/gpt/chat HTTP/1.1\r\nhost: localhost\r\naccept: text/plain\r\n" + FORM
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Gateway]:
+    """A gateway with the least settings."""
+    with gateway() as running:
+        yield running
+
+
+def talk(server: Gateway, *parts: bytes) -> bytes:
+    """All that comes back for these bytes, sent part by part, until the server closes or is silent."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+        for part in parts:
+            sock.sendall(part)
+        received = sock.recv(65536)
+        sock.settimeout(0.3)
+        with contextlib.suppress(TimeoutError):
+            while part := sock.recv(65536):
+                received += part
+    return received
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        pytest.param(b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n", id="h2c"),
+        pytest.param(b"connection: upgrade\r\nupgrade: websocket\r\n", id="websocket"),
+    ],
+)
+@pytest.mark.parametrize("cut", [0, 5, len(BODY)])
+def test_offer_to_upgrade_is_ignored_and_the_body_is_read(server: Gateway, offer: bytes, cut: int) -> None:
+    """A POST that offers an upgrade, as Java's client and `curl --http2` do, is answered like any other."""
+    received = talk(server, POST + offer + b"\r\n" + BODY[:cut], BODY[cut:])
+
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.endswith(b'You said: "hello".')
+    assert received.count(b"HTTP/1.1") == 1
+
+
+def test_body_after_an_upgrade_is_no_request(server: Gateway) -> None:
+    """What a body holds is never taken for a second request."""
+    smuggled = b"GET /v1?smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    head = b"POST /v1/gpt/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\naccept: text/plain\r\n"
+    offer = b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: %d\r\n\r\n" % len(smuggled)
+    received = talk(server, head + offer, smuggled)
+
+    assert received.count(b"HTTP/1.1 200 OK") == 1
+    assert b'You said: "GET /v1?smuggled' in received
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_pipelined_request_is_not_taken(server: Gateway, together: bool) -> None:
+    """The first of two requests at once is answered, and the connection is closed: the client asks again."""
+    request = POST + b"\r\n" + BODY
+    received = talk(server, request + request) if together else talk(server, request, request)
+
+    assert received.count(b"HTTP/1.1 200 OK") == 1
+    assert received.endswith(b'You said: "hello".')
+
+
+def test_client_that_pipelines_and_leaves_is_noticed(server: Gateway) -> None:
+    """A second request on the connection does not hide that the client of the first one left."""
+    body = b"model=fault-hang&prompt=x"
+    head = b"POST /v1/gpt/chat HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+    request = head + b"content-length: %d\r\n\r\n" % len(body) + body
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        sock.sendall(request)
+        assert eventually(lambda: server.emulator.open_calls == 1)
+        sock.sendall(request)
+
+    assert eventually(lambda: server.emulator.open_calls == 0)
+
+
+def test_requests_one_after_the_other_share_a_connection(server: Gateway) -> None:
+    """Keep-alive works as before."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+        for _ in range(3):
+            sock.sendall(POST + b"\r\n" + BODY)
+            received = b""
+            while not received.endswith(b'You said: "hello".'):
+                received += sock.recv(65536)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(b"CONNECT localhost:1 HTTP/1.1\r\nhost: localhost\r\n\r\n", id="connect"),
+        pytest.param(b"\x16\x03\x01\x02\x00", id="tls"),
+        pytest.param(b"POST /v1 HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", id="two-lengths"),
+        pytest.param(b"hello\r\n\r\n", id="garbage"),
+    ],
+)
+def test_what_is_no_request_is_400_and_the_end(server: Gateway, request_: bytes) -> None:
+    """The connection is answered and closed; the server goes on."""
+    assert talk(server, request_).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert server.chat(prompt="hello").status_code == 200
+
+
+def test_connections_send_at_once() -> None:
+    """No answer waits for Nagle's algorithm, on any event loop."""
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+AZURE = {"ENDPOINT": "https://x.y", "KEY": "k", "DEPLOYMENT_NAME": "d"}
+ALL = {"HOST": "0.0.0.0", "ALLOW_ANONYMOUS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({}, ["at http://127.0.0.1:1\n", "emulator answers, at http://up", "curl http://127.0.0.1:1/"]),
+        ({"HOST": "[::1]"}, ["at http://[::1]:1\n", "curl http://[::1]:1/"]),
+        (ALL, ["at http://0.0.0.0:1\n", "curl http://localhost:1/"]),
+        (AZURE, ["from http://up, deployment d, API 2024-10-21."]),
+        ({"ENDPOINT": "https://x.y"}, ["requests name the deployment", "-d model=YOUR_DEPLOYMENT", "YOUR_KEY'"]),
+    ],
+    ids=["emulator", "ipv6", "all-addresses", "azure", "callers-own-key"],
+)
+def test_banner_says_where_and_who_and_what_to_try(environ: dict[str, str], words: list[str]) -> None:
+    """Its curl works as it stands, but for what only the caller knows."""
+    said = banner(load(environ, Path("/none/.env")), 1, "http://up")
+
+    for text in words:
+        assert text in said

@@ -1,5 +1,10 @@
 // PM2: `scripts/install && pm2 start ecosystem.config.js`. Settings come from .env; see docs/pm2.md.
-const drainSeconds = Number(process.env.DRAIN_TIMEOUT) || 30;
+const fs = require("fs");
+const path = require("path");
+
+const envFile = path.join(__dirname, ".env");
+const inFile = fs.existsSync(envFile) && /^\s*DRAIN_TIMEOUT\s*=\s*["']?(\d+)/m.exec(fs.readFileSync(envFile, "utf8"));
+const drainSeconds = Number(process.env.DRAIN_TIMEOUT || (inFile && inFile[1]) || 30);
 
 module.exports = {
   apps: [

@@ -1,8 +1,7 @@
 """The phases of an exchange, in one fixed and visible order.
 
-    parse → authenticate → authorise model → admit → cache lookup → relay → settle, log → reply
-
-Endpoints parse. A phase that is not configured is not in the way: it costs nothing.
+Today: which deployment answers the call's model, then the relay. Keys and limits come before the
+relay, what is counted and kept after it; a phase that is not configured costs nothing.
 """
 
 from dataclasses import replace

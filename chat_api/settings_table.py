@@ -22,6 +22,7 @@ from chat_api.azure_url import (
     parse_api_version,
     parse_endpoint,
 )
+from chat_api.fields import FIELDS
 from chat_api.types import Secret
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -115,53 +116,26 @@ AZURE = (
         secret=True,
     ),
 )
+_PARSER_OF_KIND = {"number": "float", "integer": "int", "flag": "bool", "text": "str", "stop": "stop"}
+
+
+def _default(name: str, meaning: str, accepts: str | None = None) -> Setting:
+    """The setting for a field's default: it accepts what the field does."""
+    field_ = FIELDS[name]
+    limits = {} if field_.low is None else {"validate": validate.Range(min=field_.low, max=field_.high)}
+    return Setting(name, _PARSER_OF_KIND[field_.kind], None, accepts or field_.expects, meaning, limits)
+
+
 DEFAULTS = (
-    Setting(
-        "temperature",
-        "float",
-        None,
-        "a number from 0 to 2",
-        "How freely the model words its answers.",
-        _between(0, 2),
-    ),
-    Setting(
-        "top_p", "float", None, "a number from 0 to 1", "The share of likely words that it picks from.", _between(0, 1)
-    ),
-    Setting(
-        "n",
-        "int",
-        None,
-        "a whole number from 1 to 128",
-        "How many answers to a prompt.",
-        _between(1, 128),
-    ),
-    Setting("stream", "bool", None, _BOOL, "Whether answers are streamed."),
-    Setting("stop", "stop", None, "text, or a JSON array of up to 4 texts", "Where an answer ends."),
-    Setting(
-        "max_tokens",
-        "int",
-        None,
-        "a whole number from 1",
-        "How long an answer may be.",
-        {"validate": validate.Range(min=1)},
-    ),
-    Setting(
-        "presence_penalty",
-        "float",
-        None,
-        "a number from -2 to 2",
-        "How much it avoids what it has mentioned.",
-        _between(-2, 2),
-    ),
-    Setting(
-        "frequency_penalty",
-        "float",
-        None,
-        "a number from -2 to 2",
-        "How much it avoids what it repeats.",
-        _between(-2, 2),
-    ),
-    Setting("user", "str", None, "text", "Who is asking, as told to Azure."),
+    _default("temperature", "How freely the model words its answers."),
+    _default("top_p", "The share of likely words that it picks from."),
+    _default("n", "How many answers to a prompt."),
+    _default("stream", "Whether answers are streamed."),
+    _default("stop", "Where an answer ends.", "text, or a JSON array of up to 4 texts"),
+    _default("max_tokens", "How long an answer may be."),
+    _default("presence_penalty", "How much it avoids what it has mentioned."),
+    _default("frequency_penalty", "How much it avoids what it repeats."),
+    _default("user", "Who is asking, as told to Azure."),
 )
 LIMITS = (
     Setting("CONNECT_TIMEOUT", "float", 5, SECONDS, "Seconds to connect to the upstream, TLS included.", _ABOVE_0),

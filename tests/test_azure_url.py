@@ -299,3 +299,18 @@ def test_any_text(text: str) -> None:
     assert "@" not in base_url.split("/")[2]
     assert not re.search(r"[?#\s]", base_url)
     assert not base_url.endswith("/")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://portal.azure.com/#@tenant/resource/x", "portal's own page"),
+        ("https://ai.azure.com/resource/deployments/x", "portal's own page"),
+        ("https://999.999.999.999", "999.999.999.999"),
+        ("https://x.openai.azure.com/openai/deployments/%0A/chat/completions", "no deployment"),
+    ],
+)
+def test_pages_and_addresses_that_cannot_work_are_refused(url: str, reason: str) -> None:
+    """The address bar of the portal is what people paste; it is told from what the portal shows."""
+    with pytest.raises(ValueError, match=reason):
+        parse_endpoint(url)

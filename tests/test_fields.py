@@ -467,3 +467,41 @@ def test_merge_conflict(name: str) -> None:
         merge({"user": "u", name: "x"}, {"n": "2", name: "x"})
     assert caught.value.message == f'field "{name}" is given twice: in the body and in the query string'
     assert (caught.value.param, caught.value.code) == (name, "invalid_value")
+
+
+def test_long_names_and_values_are_cut_in_messages() -> None:
+    """An answer repeats no more than the beginning of what was sent."""
+    with pytest.raises(RequestError) as unknown:
+        read_value("x" * 10_000_000, "")
+    with pytest.raises(RequestError) as wrong:
+        read_value("n", "9" * 1000 + "x")
+
+    assert len(unknown.value.message) < 700
+    assert unknown.value.param == "x" * 60 + "…"
+    assert len(wrong.value.message) < 150
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        pytest.param(b"{'prompt': 'hi'}", "double quotes", id="python-dict"),
+        pytest.param(b"prompt=hi", "leave the content type out", id="form"),
+        pytest.param(b'{"prompt":"\\ud83d"}', "surrogate", id="half-a-pair"),
+    ],
+)
+def test_what_is_no_json_is_explained(body: bytes, hint: str) -> None:
+    """Where it shows what a person did, the message says what to do instead."""
+    with pytest.raises(RequestError, match=hint):
+        read_json(body)
+
+
+def test_plain_text_as_a_form_is_told_how_to_be_sent() -> None:
+    """`curl -d 'Say hello'` sends a form without a field."""
+    with pytest.raises(RequestError, match="text/plain"):
+        read_form("Say hello")
+
+
+def test_unknown_field_with_spaces_is_text_that_was_not_encoded() -> None:
+    """An & in a prompt cuts it in two: the rest looks like a field."""
+    with pytest.raises(RequestError, match="--data-urlencode"):
+        read_value(" more", "")

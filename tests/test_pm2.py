@@ -96,10 +96,24 @@ def test_bad_settings_are_not_started_again(pm2: Run, tmp_path: Path) -> None:
     assert logged(tmp_path, "error").startswith("One setting needs attention:\n  HTTP_PORT is")
 
 
-def test_kill_timeout_is_longer_than_the_drain() -> None:
-    """PM2 waits for the drain time and some, whatever DRAIN_TIMEOUT is."""
+@pytest.mark.parametrize(
+    ("environ", "file", "expected"),
+    [
+        ("", None, "35000"),
+        ("120", None, "125000"),
+        ("", "KEY=x\nDRAIN_TIMEOUT=60\n", "65000"),
+        ("120", "DRAIN_TIMEOUT=60\n", "125000"),
+        ("", "DRAIN_TIMEOUT=\n", "35000"),
+        ("0", None, "5000"),
+    ],
+)
+def test_kill_timeout_is_longer_than_the_drain(tmp_path: Path, environ: str, file: str | None, expected: str) -> None:
+    """PM2 waits for the drain time and some, wherever DRAIN_TIMEOUT is set."""
+    shutil.copy(ROOT / "ecosystem.config.js", tmp_path)
+    if file is not None:
+        (tmp_path / ".env").write_text(file)
     show = "console.log(require('./ecosystem.config.js').apps[0].kill_timeout)"
-    for drain, expected in (("", "35000"), ("120", "125000")):
-        environ = {**os.environ, "DRAIN_TIMEOUT": drain}
-        done = subprocess.run(["node", "-e", show], cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == expected
+    values = {**os.environ, "DRAIN_TIMEOUT": environ}
+    done = subprocess.run(["node", "-e", show], cwd=tmp_path, env=values, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == expected

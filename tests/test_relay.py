@@ -574,3 +574,21 @@ def test_no_model() -> None:
         handled(script, "", None)
     assert (caught.value.status, caught.value.param, caught.value.code) == (400, "model", "missing_model")
     assert script.requests == []
+
+
+def test_answer_without_bounds_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that is read whole may not fill the memory; its response is closed."""
+    monkeypatch.setattr("chat_api.relay.MAX_ANSWER_BYTES", 100)
+    response = Response(200, ((b"content-type", b"application/json"),), *[b"x" * 60] * 5)
+    with pytest.raises(UpstreamError, match="sent more than 100 bytes") as caught:
+        exchanged(Script(response), call())
+    assert caught.value.code == "answer_too_large"
+    assert response.taken == 2
+    assert response.closed >= 1
+
+
+@pytest.mark.parametrize("status", [100, 199, 300, 399, 600, 999])
+def test_status_that_is_no_answer(status: int) -> None:
+    """Only 2xx, 4xx and 5xx are answers to a call."""
+    with pytest.raises(UpstreamError, match=f"answered {status}, which is no answer"):
+        exchanged(Script(Response(status, (), b"")), call())

@@ -249,3 +249,34 @@ def test_no_credential_is_401_before_anything_is_sent() -> None:
     """With neither key the error says what to send and what to set."""
     with pytest.raises(AuthError, match="api-key header or as Authorization: Bearer, or set KEY"):
         credential(Call("op", None, b"", False), Deployment("d", "https://x", "v1"))
+
+
+@pytest.mark.parametrize(
+    ("presented", "expected"),
+    [
+        pytest.param("eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2ln-_x", b"authorization", id="entra-token"),
+        pytest.param("0123456789abcdef0123456789abcdef", b"api-key", id="key"),
+        pytest.param("eyJust.a-key", b"api-key", id="two-parts"),
+    ],
+)
+def test_token_goes_on_as_bearer_and_a_key_as_api_key(presented: str, expected: bytes) -> None:
+    """Azure takes Entra ID tokens as Bearer only, and keys as api-key everywhere."""
+    name, value = credential(Call("op", None, b"", False, Secret(presented)), Deployment("d", "https://x", "v1"))
+
+    assert name == expected
+    assert value.removeprefix(b"Bearer ") == presented.encode()
+
+
+@pytest.mark.parametrize("presented", ["a\tb", "a\r\nb", "\u00ff"])
+def test_key_that_is_no_header_value_is_401(presented: str) -> None:
+    """What a caller presents cannot break out of the header it is sent in."""
+    with pytest.raises(AuthError) as caught:
+        credential(Call("op", None, b"", False, Secret(presented)), Deployment("d", "https://x", "v1"))
+    assert caught.value.code == "invalid_credential"
+    assert presented not in caught.value.message
+
+
+def test_url_that_is_none_is_502() -> None:
+    """A URL that httpx refuses is the upstream's fault, not a stack trace."""
+    with pytest.raises(UpstreamError, match="no request can be sent there"):
+        asyncio.run(fetch("http://127.0.0.1/" + "x" * 70_000))

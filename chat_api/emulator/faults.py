@@ -231,17 +231,17 @@ _PROMPT_FILTERED = {
         "innererror": {"code": "ResponsibleAIPolicyViolation", "content_filter_result": _VIOLENT},
     }
 }
-_NO_DEPLOYMENT = _front_end(
+NO_DEPLOYMENT = _front_end(
     "DeploymentNotFound",
     "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes, "
     "please wait a moment and try again.",
 )
-_BAD_KEY = _front_end(
+BAD_KEY = _front_end(
     "401",
     "Access denied due to invalid subscription key or wrong API endpoint. Make sure to provide a valid key for an "
     "active subscription and use a correct regional API endpoint for your resource.",
 )
-_BAD_TOKEN = {
+BAD_TOKEN = {
     "statusCode": 401,
     "message": "Unauthorized. Access token is missing, invalid, audience is incorrect "
     "(https://cognitiveservices.azure.com), or have expired.",
@@ -251,13 +251,13 @@ FAULTS: dict[str, Fault] = {
     "fault-400": Fault(
         "400: a message of the model's own", _error(400, answers.invalid("Invalid request (emulated)."))
     ),
-    "fault-401": Fault("401: the key is wrong", _error(401, _BAD_KEY)),
-    "fault-401-token": Fault("401 in API Management's shape, without an `error` object", _error(401, _BAD_TOKEN)),
+    "fault-401": Fault("401: the key is wrong", _error(401, BAD_KEY)),
+    "fault-401-token": Fault("401 in API Management's shape, without an `error` object", _error(401, BAD_TOKEN)),
     "fault-403": Fault(
         "403: the resource's firewall",
         _error(403, _front_end("403", "Access denied due to Virtual Network/Firewall rules.")),
     ),
-    "fault-404": Fault("404: no such deployment", _error(404, _NO_DEPLOYMENT)),
+    "fault-404": Fault("404: no such deployment", _error(404, NO_DEPLOYMENT)),
     "fault-408": Fault(
         "408: the model took too long", _error(408, _front_end("Timeout", "The operation was timeout."))
     ),
@@ -292,4 +292,3 @@ FAULTS: dict[str, Fault] = {
     "fault-unsupported-max-tokens": Fault("400 for `max_tokens`, as reasoning models do", _unsupported_max_tokens),
     "fault-unsupported-temperature": Fault("400 for `temperature`, as reasoning models do", _unsupported_temperature),
 }
-NO_DEPLOYMENT, BAD_KEY, BAD_TOKEN = _NO_DEPLOYMENT, _BAD_KEY, _BAD_TOKEN

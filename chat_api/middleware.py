@@ -46,7 +46,7 @@ class AccessLog:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (REQUEST_ID.encode(), request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID.encode(), request_id.encode())]
             elif not message.get("more_body", False):
                 complete = True
             await send(message)
@@ -89,7 +89,11 @@ class ErrorBoundary:
         except (Exception, asyncio.CancelledError) as error:
             answer = _answer_to(error, scope.get("chat_api.request_id", ""))
             if answer is not None and not started:
-                await error_response(answer)(scope, receive, send)
+                response = error_response(answer)
+                if first(tuple(scope["headers"]), b"expect") is not None:
+                    # The body was perhaps never asked for; what comes next would be taken for it (RFC 9110 10.1.1).
+                    response.raw_headers.append((b"connection", b"close"))
+                await response(scope, receive, send)
 
 
 def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:

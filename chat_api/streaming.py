@@ -83,7 +83,8 @@ class ChatEvents(EventSourceResponse):
     """
 
     def __init__(self, task: asyncio.Task[Reply], call: Call, ping: float) -> None:
-        super().__init__(_events(task, call), ping=ping, sep="\n", ping_message_factory=lambda: PING)
+        events = _events(task, call, early=not task.done())
+        super().__init__(events, ping=ping, sep="\n", ping_message_factory=lambda: PING)
 
 
 class ChatText(StreamingResponse):
@@ -95,14 +96,14 @@ class ChatText(StreamingResponse):
         super().__init__(_texts(reply), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
 
 
-async def _events(task: asyncio.Task[Reply], call: Call) -> AsyncIterator[bytes]:
+async def _events(task: asyncio.Task[Reply], call: Call, *, early: bool) -> AsyncIterator[bytes]:
     try:
-        if not task.done():
+        if early:
             yield PING.encode()  # the wait for the upstream has been long already
-            reply = accepted(await asyncio.shield(task), call)
-            if reply.adaptations:  # too late for the header that tells of them
-                yield ServerSentEvent(comment=adapted_text(reply), sep="\n").encode()
-        async with aclosing(_steps(task.result())) as steps:
+        reply = accepted(await asyncio.shield(task), call)
+        if early and reply.adaptations:  # too late for the header that tells of them
+            yield ServerSentEvent(comment=adapted_text(reply), sep="\n").encode()
+        async with aclosing(_steps(reply)) as steps:
             async for step in steps:
                 yield b"".join([_event(data) for data, _ in step])
         yield _event(DONE)

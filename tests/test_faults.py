@@ -20,7 +20,7 @@ ROWS: dict[str, tuple[str, str, str]] = {row[1]: (row[2], row[3], row[4]) for ro
 @pytest.fixture(scope="module")
 def server() -> Iterator[Gateway]:
     """A gateway whose patience for hanging upstreams is short, and longer than the slow ones take."""
-    with gateway(FIRST_BYTE_TIMEOUT="3", IDLE_TIMEOUT="1") as running:
+    with gateway(FIRST_BYTE_TIMEOUT="2", IDLE_TIMEOUT="1") as running:
         yield running
 
 

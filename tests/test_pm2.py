@@ -60,7 +60,7 @@ def logged(tmp_path: Path, stream: str) -> str:
 def stream(port: int) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """A stream that has begun."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    body = b"model=fault-slow&stream=true&prompt=" + b"+".join([b"word"] * 30)
+    body = b"model=fault-slow&stream=true&prompt=" + b"+".join([b"word"] * 20)
     connection.request("POST", "/v1/gpt/chat", body, {"content-type": "application/x-www-form-urlencoded"})
     return connection, connection.getresponse()
 
@@ -76,7 +76,7 @@ def test_start_reload_and_stop_lose_no_stream(pm2: Run, tmp_path: Path) -> None:
             pm2(action, "chat-api")  # returns once the old process has ended
             body = begun + response.read()
         assert body.endswith(b"data: [DONE]\n\n"), action
-        assert body.count(b"word") == 30
+        assert body.count(b"word") == 20
         assert eventually(lambda expected=listening: len(ports(tmp_path)) == expected, seconds=20)  # type: ignore[misc]
 
     app = described(pm2)

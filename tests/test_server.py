@@ -113,6 +113,15 @@ def test_what_is_no_request_is_400_and_the_end(server: Gateway, request_: bytes)
     assert server.chat(prompt="hello").status_code == 200
 
 
+def test_refusal_of_a_body_that_was_not_sent_yet_ends_the_connection(server: Gateway) -> None:
+    """With Expect: 100-continue the body was never asked for: what came next would be taken for it."""
+    head = b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\n"
+    received = talk(server, head)
+
+    assert received.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    assert b"\r\nconnection: close\r\n" in received
+
+
 def test_connections_send_at_once() -> None:
     """No answer waits for Nagle's algorithm, on any event loop."""
     with listen("127.0.0.1", 0) as listening:

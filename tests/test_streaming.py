@@ -1,11 +1,15 @@
 """What happens while an answer is on its way: first chunks, pings, clients that leave, connections kept."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
 
 import pytest
 
+from chat_api.errors import StreamBroken
+from chat_api.streaming import ChatEvents
+from chat_api.types import Call, Deployment, Reply
 from tests.servers import Gateway, eventually, gateway
 
 
@@ -106,6 +110,32 @@ def test_client_that_leaves_after_the_first_ping_closes_the_upstream_connection(
         sock.close()
 
         assert eventually(lambda: server.emulator.open_calls == 0)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        pytest.param((429, b'{"error":{"message":"busy","code":"429"}}'), "429", id="refusal"),
+        pytest.param((200, b'{"choices":[]}'), "not_an_answer", id="no-stream"),
+    ],
+)
+def test_refusal_just_as_the_stream_begins_is_an_error_event(reply: tuple[int, bytes], expected: str) -> None:
+    """A call that is answered between the first ping and the first step is judged like any other."""
+    answer = Reply(reply[0], (), reply[1], Deployment("d", "https://x", "v1"))
+
+    async def run() -> list[bytes]:
+        task = asyncio.ensure_future(asyncio.sleep(0, answer))
+        response = ChatEvents(task, Call("chat/completions", None, b"{}", True), 15)
+        await task
+        events = aiter(response.body_iterator)
+        came = [bytes(await anext(events)) for _ in range(2)]  # type: ignore[arg-type]
+        with pytest.raises(StreamBroken):
+            await anext(events)
+        return came
+
+    ping, error = asyncio.run(run())
+    assert ping == b": ping\n\n"
+    assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == expected
 
 
 def test_no_ping_interval_means_no_pings() -> None:

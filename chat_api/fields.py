@@ -204,15 +204,16 @@ def _wrong(field: Field, got: str) -> RequestError:
 
 
 def _unknown(name: str) -> str:
+    name = cut(name)  # first of all: it may be megabytes of a prompt that was not encoded
     if any(character.isspace() for character in name):
-        return f"unknown field {quoted(name)}; text that holds & or = takes --data-urlencode, or text/plain"
+        return f'unknown field "{name}"; text that holds & or = takes --data-urlencode, or text/plain'
     lower = {known.lower(): known for known in FIELDS}
-    asked = cut(name).lower().replace("_", "")
+    asked = name.lower().replace("_", "")
     close = get_close_matches(asked, [known.replace("_", "") for known in lower], n=1)
     if close:
         meant = next(known for low, known in lower.items() if low.replace("_", "") == close[0])
-        return f'unknown field {quoted(name)}; did you mean "{meant}"?'
-    return f"unknown field {quoted(name)}; the fields are {', '.join(FIELDS)}; anything else for Azure goes into extra"
+        return f'unknown field "{name}"; did you mean "{meant}"?'
+    return f'unknown field "{name}"; the fields are {", ".join(FIELDS)}; anything else for Azure goes into extra'
 
 
 def cut(text: str) -> str:

@@ -19,21 +19,25 @@ from chat_api.settings import Settings
 # or a request that crosses our close is answered 502.
 KEEPALIVE_SECONDS = 75
 BACKLOG = 2048
+# Of a body that was refused by its size: a client that reads only when it has sent all gets its answer.
+MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, but for two things.
+    """uvicorn's HTTP/1.1 protocol, but for three things.
 
     1. A request that comes before the last one is answered (pipelining, RFC 9112 section 9.3.2) is not
        taken: uvicorn would queue it, and then no longer notice that the client of the first one left.
        The connection is closed after the first answer, and the client sends the second one again.
     2. An offer to upgrade (`Upgrade: h2c`, as Java's client and `curl --http2` send it) is ignored, as
        RFC 9110 section 7.8 allows. uvicorn would lose the request's body.
+    3. A body that goes on after its answer is thrown away up to a limit, not for ever.
     """
 
     _pipelined = False
+    _discarded = 0
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -52,6 +56,15 @@ class Protocol(HttpToolsProtocol):
         """The parser has read all it will of a request, which is not all where an upgrade was offered."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body; one that was answered already is thrown away, but not for ever."""
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.transport.close()
+            return
+        super().on_body(body)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""

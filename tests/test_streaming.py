@@ -3,13 +3,13 @@
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from chat_api.errors import StreamBroken
+from chat_api.errors import StreamBroken, UpstreamError
 from chat_api.streaming import ChatEvents
-from chat_api.types import Call, Deployment, Reply
+from chat_api.types import Adaptation, Call, Deployment, Reply
 from tests.servers import Gateway, eventually, gateway
 
 
@@ -136,6 +136,80 @@ def test_refusal_just_as_the_stream_begins_is_an_error_event(reply: tuple[int, b
     ping, error = asyncio.run(run())
     assert ping == b": ping\n\n"
     assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == expected
+
+
+class Body:
+    """A body of these chunks, which then ends or breaks off."""
+
+    def __init__(self, *chunks: bytes, error: UpstreamError | None = None) -> None:
+        self._chunks = list(chunks)
+        self._error = error
+        self.end_expected = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._chunks:
+            return self._chunks.pop(0)
+        raise self._error or StopAsyncIteration
+
+    def expect_end(self) -> None:
+        """Note that the answer was complete."""
+        self.end_expected = True
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def streamed(body: Body, *, early: bool = False, adaptations: tuple[Adaptation, ...] = ()) -> list[bytes]:
+    """The events that such a body becomes."""
+    reply = Reply(200, (), body, Deployment("d", "https://x", "v1"), adaptations)
+
+    async def run() -> list[bytes]:
+        task = asyncio.ensure_future(asyncio.sleep(0, reply))
+        if not early:
+            await task
+        response = ChatEvents(task, Call("chat/completions", None, b"{}", True), 15)
+        return [bytes(event) async for event in response.body_iterator]  # type: ignore[arg-type]
+
+    return asyncio.run(run())
+
+
+WORD = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+STOP = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+def test_adaptation_is_told_in_a_comment_where_the_header_is_out() -> None:
+    """A stream that began with a ping tells what was changed before the first chunk."""
+    renamed = Adaptation("max_tokens", "max_completion_tokens")
+
+    assert streamed(Body(STOP, DONE), early=True, adaptations=(renamed,)) == [
+        b": ping\n\n",
+        b": max_tokens sent as max_completion_tokens\n\n",
+        STOP,
+        DONE,
+    ]
+
+
+def test_finished_stream_that_lacks_only_done_is_complete() -> None:
+    """Where every choice has said why it ends, neither an early end nor silence makes the answer a broken one."""
+    for body in (Body(WORD, STOP), Body(WORD, STOP, error=UpstreamError("silent"))):
+        assert streamed(body) == [WORD, STOP, DONE]
+        assert body.end_expected
+
+
+def test_last_chunk_without_its_blank_line_is_not_lost() -> None:
+    """What the upstream sent whole but for its line end goes on, and `[DONE]` after it."""
+    assert streamed(Body(WORD, STOP.rstrip())) == [WORD, STOP, DONE]
+
+
+def test_data_of_several_lines_stays_one_event() -> None:
+    """An event whose JSON spans lines is written as several data lines."""
+    lines = b'data: {"choices":\ndata: [{"index":0,"finish_reason":"stop"}]}\n\n'
+
+    assert streamed(Body(lines)) == [lines, DONE]
 
 
 def test_no_ping_interval_means_no_pings() -> None:

@@ -12,7 +12,7 @@ API_VERSION_FORM = "a date such as 2024-10-21 or 2025-04-01-preview, or v1"
 
 PORTAL_HOSTS = ("portal.azure.com", "ai.azure.com", "oai.azure.com")
 
-_DATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?")
+DATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(-preview)?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 # Everything from here on is an operation's path, not part of the resource's base URL.
 # `/models/…` is the model inference API of Foundry hosts, whose portal shows it beside the OpenAI one.
@@ -66,7 +66,7 @@ def parse_api_version(text: str) -> str:
         ValueError: it is none of these.
     """
     version = text.strip().strip("\"'").removeprefix("api-version=").lower()
-    if version not in ("v1", "preview") and not _DATED.fullmatch(version):
+    if version not in ("v1", "preview") and not DATED.fullmatch(version):
         raise ValueError(f'"{text}" is not an api-version')
     return version
 
@@ -81,8 +81,7 @@ def _authority(url: SplitResult, text: str) -> str:
         port = url.port
     except ValueError:
         raise ValueError("its port is no port") from None
-    host = url.netloc.lower().removesuffix(f":{url.netloc.rpartition(':')[2]}") if port is not None else url.netloc
-    host = host.lower().removesuffix(":")
+    host = (url.netloc if port is None else url.netloc[: url.netloc.rindex(":")]).lower().removesuffix(":")
     if not _HOST.fullmatch(host) or ".." in host or not text.isprintable() or " " in text:
         raise ValueError("no host name")
     if host in PORTAL_HOSTS:

@@ -37,7 +37,7 @@ class SimpleChat:
             )
         gateway: Gateway = scope["state"]["gateway"]
         settings: Settings = scope["state"]["settings"]
-        headers: Headers = tuple(scope["headers"])
+        headers: Headers = scope["headers"]
         body = await read_body(scope, receive, settings.max_body_bytes)
         prompt = build(read_fields(headers, body, scope["query_string"]), settings.defaults)
         presented = presented_credential(headers)
@@ -87,22 +87,6 @@ def _whole(reply: Reply, body: bytes, call: Call, wants_text: bool) -> Response:
     return response
 
 
-class Status:
-    """Any method on `/v1`: says that the API is there."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request (ASGI 3)."""
-        await _json({"success": 1, "message": "GPT API: OK"})(scope, receive, send)
-
-
-class Health:
-    """Any method on `/health` and `/healthz`: the process is up."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request (ASGI 3)."""
-        await PlainTextResponse("OK")(scope, receive, send)
-
-
 class FrontPage:
     """`GET /`: what this is and the curl to try, as a page for a browser and as JSON for the rest."""
 
@@ -113,7 +97,7 @@ class FrontPage:
         """Serve one request (ASGI 3)."""
         if scope["method"] not in ("GET", "HEAD"):
             raise WrongMethod(f"{scope['method']} is not served here; send a GET", headers=((b"allow", b"GET, HEAD"),))
-        headers: Headers = tuple(scope["headers"])
+        headers: Headers = scope["headers"]
         host = (first(headers, b"host") or b"localhost").decode("latin-1")
         curl = f"curl {scope['scheme']}://{host}/v1/gpt/chat -d prompt=hello"
         if b"text/html" in (first(headers, b"accept") or b""):
@@ -132,7 +116,9 @@ async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
 
 def routes() -> list[Route]:
     """Every path that is served."""
-    chat, status, health = SimpleChat(), Status(), Health()
+    chat = SimpleChat()
+    status = _json({"success": 1, "message": "GPT API: OK"})  # for any method: says that the API is there
+    health = PlainTextResponse("OK")  # for any method: the process is up
     return [
         Route("/v1/gpt/chat", chat),
         Route("/v1/gpt/chat/", chat),

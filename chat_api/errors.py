@@ -19,10 +19,9 @@ Every class has a fixed `type` and `code`, so that logs and metrics stay low in 
 No message may hold a key.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+from chat_api.types import Headers
 
 
 class GatewayError(Exception):
@@ -33,7 +32,7 @@ class GatewayError(Exception):
     code: str | None = "internal_error"
 
     def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, headers: RawHeaders = ()
+        self, message: str, *, param: str | None = None, code: str | None = None, headers: Headers = ()
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -146,7 +145,7 @@ class UpstreamRefusal(UpstreamError):
         code: str | None,
         param: str | None = None,
         inner: Any = None,
-        headers: RawHeaders = (),
+        headers: Headers = (),
     ) -> None:
         super().__init__(message, param=param, headers=headers)
         self.status = status

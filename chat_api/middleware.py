@@ -14,7 +14,7 @@ from chat_api.errors import ClientGone, Forbidden, GatewayError, NoUpstream, Str
 from chat_api.headers import first, is_loopback
 from chat_api.types import Headers
 
-REQUEST_ID = "x-chat-api-request-id"
+REQUEST_ID = b"x-chat-api-request-id"
 
 _AUTHORITY = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?", re.ASCII)
 
@@ -46,7 +46,7 @@ class AccessLog:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID.encode(), request_id.encode())]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
             elif not message.get("more_body", False):
                 complete = True
             await send(message)
@@ -90,7 +90,7 @@ class ErrorBoundary:
             answer = _answer_to(error, scope.get("chat_api.request_id", ""))
             if answer is not None and not started:
                 response = error_response(answer)
-                if first(tuple(scope["headers"]), b"expect") is not None:
+                if first(scope["headers"], b"expect") is not None:
                     # The body was perhaps never asked for; what comes next would be taken for it (RFC 9110 10.1.1).
                     response.raw_headers.append((b"connection", b"close"))
                 await response(scope, receive, send)
@@ -134,7 +134,7 @@ class LoopbackGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         if scope["type"] == "http":
-            headers: Headers = tuple(scope["headers"])
+            headers: Headers = scope["headers"]
             if not self.any_host:
                 _check_address(scope)
                 _check_host(headers)

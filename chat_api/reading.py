@@ -29,7 +29,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         BodyTooLarge: it is larger than `max_bytes`, by its Content-Length or as it comes.
         ClientGone: the client left before it was complete.
     """
-    declared = first(tuple(scope["headers"]), b"content-length")
+    declared = first(scope["headers"], b"content-length")
     if declared is not None and declared.isdigit() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
     parts: list[bytes] = []

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from chat_api import refusals, translate, upstream
-from chat_api.errors import UpstreamError, UpstreamRefusal
+from chat_api.errors import UpstreamError
 from chat_api.headers import media_type, relayed
-from chat_api.sse import DONE, Event, EventDecoder, read_chunk
-from chat_api.types import Adaptation, Call, Deployment, Reply, Transport, UpstreamResponse
+from chat_api.sse import Event, EventDecoder, read_chunk
+from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Transport, UpstreamResponse
 
 MAX_REMEMBERED_DEPLOYMENTS = 1000
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer that is read whole
@@ -134,49 +134,39 @@ async def _judged_stream(response: UpstreamResponse, deployment: Deployment, app
     then gets its true status. Its prompt filter event comes before either and decides nothing.
     """
     chunks = response.chunks()
-    decoder = EventDecoder()
     held: list[bytes] = []
+    event = await _first_decisive(chunks, held, deployment)
+    if event is None:
+        raise UpstreamError(f"{deployment.host} ended its stream without an answer", code="empty_stream")
+    chunk = read_chunk(event.data)
+    if chunk is None or not chunk.is_error:
+        return Reply(200, response.headers, RelayedBody(response, held, chunks), deployment, applied)
+    await response.aclose()
+    refusal = refusals.read_refusal_in_200(response.headers, event.data)
+    return Reply(refusal.status if refusal else 502, _as_json(response), event.data, deployment, applied)
+
+
+async def _first_decisive(chunks: AsyncIterator[bytes], held: list[bytes], deployment: Deployment) -> Event | None:
+    """The first event that decides what a stream is, `held` getting what was read; None if it ended before."""
+    decoder = EventDecoder()
+    size = 0
     async for chunk in chunks:
         held.append(chunk)
-        if sum(map(len, held)) > MAX_HELD_BYTES:
+        size += len(chunk)
+        if size > MAX_HELD_BYTES:
             raise _too_large(deployment, MAX_HELD_BYTES)
-        for event in decoder.feed(chunk):
-            if _is_decisive(event):
-                return await _reply_to(event, response, RelayedBody(response, held, chunks), deployment, applied)
-    for event in decoder.flush():  # the stream has ended; its last event may lack its line end
-        if _is_decisive(event):
-            return await _reply_to(event, response, RelayedBody(response, held, chunks), deployment, applied)
-    raise UpstreamError(f"{deployment.host} ended its stream without an answer", code="empty_stream")
+        if event := _decisive(decoder.feed(chunk)):
+            return event
+    return _decisive(decoder.flush())  # the last event may lack its line end
 
 
-async def _reply_to(
-    event: Event,
-    response: UpstreamResponse,
-    body: RelayedBody,
-    deployment: Deployment,
-    applied: tuple[Adaptation, ...],
-) -> Reply:
-    """The reply that a stream's first decisive event stands for: the stream, or the error that it is."""
-    refusal = _refusal_in(event, response)
-    if refusal is None:
-        return Reply(200, response.headers, body, deployment, applied)
-    await response.aclose()
-    return Reply(refusal.status, _as_json(response), event.data, deployment, applied)
+def _decisive(events: list[Event]) -> Event | None:
+    for event in events:
+        chunk = read_chunk(event.data)
+        if chunk is None or chunk.is_decisive:
+            return event
+    return None
 
 
-def _is_decisive(event: Event) -> bool:
-    chunk = read_chunk(event.data)
-    return chunk is None or chunk.is_decisive
-
-
-def _refusal_in(event: Event, response: UpstreamResponse) -> UpstreamRefusal | None:
-    chunk = read_chunk(event.data)
-    if event.data == DONE or chunk is None or not chunk.is_error:
-        return None
-    return refusals.read_refusal_in_200(response.headers, event.data) or UpstreamRefusal(
-        "the upstream's stream began with an error that it does not describe", status=502, type=None, code=None
-    )
-
-
-def _as_json(response: UpstreamResponse) -> tuple[tuple[bytes, bytes], ...]:
+def _as_json(response: UpstreamResponse) -> Headers:
     return ((b"content-type", b"application/json"), *relayed(response.headers))

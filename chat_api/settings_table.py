@@ -49,7 +49,7 @@ class Setting:
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
 
-def _between(low: float, high: float) -> dict[str, Any]:
+def _between(low: float | None, high: float | None = None) -> dict[str, Any]:
     return {"validate": validate.Range(min=low, max=high)}
 
 
@@ -122,7 +122,7 @@ _PARSER_OF_KIND = {"number": "float", "integer": "int", "flag": "bool", "text": 
 def _default(name: str, meaning: str, accepts: str | None = None) -> Setting:
     """The setting for a field's default: it accepts what the field does."""
     field_ = FIELDS[name]
-    limits = {} if field_.low is None else {"validate": validate.Range(min=field_.low, max=field_.high)}
+    limits = {} if field_.low is None else _between(field_.low, field_.high)
     return Setting(name, _PARSER_OF_KIND[field_.kind], None, accepts or field_.expects, meaning, limits)
 
 
@@ -154,7 +154,7 @@ LIMITS = (
         15,
         "a number of seconds, 0 for never",
         "Seconds between the comments that keep a silent event stream open.",
-        {"validate": validate.Range(min=0)},
+        _between(0),
     ),
     Setting(
         "DRAIN_TIMEOUT",
@@ -162,7 +162,7 @@ LIMITS = (
         30,
         "a whole number of seconds from 0",
         "Seconds that answers in flight get to finish after SIGTERM or SIGINT.",
-        {"validate": validate.Range(min=0)},
+        _between(0),
     ),
     Setting(
         "MAX_BODY_BYTES",
@@ -170,7 +170,7 @@ LIMITS = (
         32 * 1024 * 1024,
         "a whole number of bytes from 1",
         "Largest request body; larger ones are answered 413.",
-        {"validate": validate.Range(min=1)},
+        _between(1),
     ),
     Setting("LOG_LEVEL", "log_level_name", "info", " or ".join(LOG_LEVELS), "How much is logged."),
 )
@@ -184,9 +184,9 @@ TABLE: tuple[Setting, ...] = tuple(setting for group in GROUPS.values() for sett
 
 
 def _parse_host(text: str) -> str:
-    if not re.fullmatch(r"[\w.-]+|\[?[0-9a-fA-F:.]*:[0-9a-fA-F:.]*\]?", text, re.ASCII) or re.search(r"\w:\d+$", text):
+    if not re.fullmatch(r"[\w.-]+", text, re.ASCII):
         try:
-            ipaddress.ip_address(text)
+            ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
         except ValueError:
             raise ValueError("no host name and no address") from None
     return text

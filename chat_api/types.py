@@ -1,10 +1,10 @@
 """The frozen values that travel between the rooms, and the protocols they meet at."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-Headers = tuple[tuple[bytes, bytes], ...]
+Headers = Sequence[tuple[bytes, bytes]]  # raw pairs, names in lower case
 
 
 class Secret:

@@ -79,7 +79,7 @@ class HttpxTransport:
 
     async def send(self, request: UpstreamRequest) -> HttpxResponse:
         """Send the request and return once the response's head has arrived."""
-        seam = _Seam(urlsplit(request.url).netloc, self._settings)
+        seam = _Seam(request.url, self._settings)
         times: dict[str, float | None] = {
             "pool": self._settings.connect_timeout,
             "connect": self._settings.connect_timeout,
@@ -111,9 +111,13 @@ class HttpxTransport:
 class _Seam:
     """Makes httpx's exceptions ours, in words that name the host and the setting."""
 
-    def __init__(self, host: str, settings: Settings) -> None:
-        self._host = host
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._url = url
         self._settings = settings
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._url).netloc
 
     def before_head(self, error: httpx.TransportError) -> GatewayError:
         """The error for a call that got no answer."""
@@ -132,7 +136,8 @@ class _Seam:
                 seconds = settings.idle_timeout
                 return UpstreamTimeout(f"{host} took nothing of the request for IDLE_TIMEOUT ({seconds:g} s)")
             case httpx.ConnectError():
-                message = f"cannot reach {host}: {_reason(error)}; {_advice(_reason(error))}"
+                reason = _reason(error)
+                message = f"cannot reach {host}: {reason}; {_advice(reason)}"
                 return UpstreamError(message, code="upstream_unreachable")
             case httpx.RemoteProtocolError() if "disconnected" not in str(error):
                 return UpstreamError(f"{host} does not speak HTTP; check ENDPOINT", code="upstream_not_http")

@@ -1,25 +1,13 @@
 """JSON bodies, forms and query strings, made into fields."""
 
-from typing import Any
-
 import pytest
 from msgspec import Raw
 
 from chat_api.bodies import merge, read_form, read_json
 from chat_api.errors import RequestError
+from tests.values import plain
 
 DEEP = 100_000
-
-
-def plain(value: Any) -> Any:
-    """The value with every Raw in it shown as its bytes."""
-    if isinstance(value, Raw):
-        return bytes(value)
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    return value
 
 
 @pytest.mark.parametrize(

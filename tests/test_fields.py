@@ -1,13 +1,13 @@
 """The fields of the simple endpoint: every kind, from JSON and from text, and what is said of a wrong one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from msgspec import Raw
 
 from chat_api.errors import RequestError
 from chat_api.fields import FIELDS, read_value
+from tests.values import plain
 
 PROMPT = "non-empty text"
 
@@ -28,17 +28,6 @@ CHOICE = "none, auto, required or an object that names a function"
 
 
 DEEP = 100_000
-
-
-def plain(value: Any) -> Any:
-    """The value with every Raw in it shown as its bytes."""
-    if isinstance(value, Raw):
-        return bytes(value)
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    return value
 
 
 def refusal(name: str, raw: Raw | str | Sequence[str]) -> RequestError:

@@ -116,11 +116,10 @@ class Answer:
 
     def __init__(self, body: dict[str, Any], deployment: str) -> None:
         self._body = body
-        self._deployment = deployment
         digest = digest_of(body, deployment)
         self._common = {"created": CREATED, "id": f"chatcmpl-{digest[:29]}", "model": f"{deployment}-emulated"}
         self._call = _called_tool(body)
-        self._pieces, self._finish_reason = _limited(_pieces(_said(body)), body)
+        self._pieces, self._finish_reason = _limited(_said(body), body)
         if self._call:
             self._pieces, self._finish_reason = [], "tool_calls"
 
@@ -223,10 +222,9 @@ def _pieces(text: str) -> list[str]:
     return re.findall(r"\s*\S+|\s+$", text)
 
 
-def _limited(pieces: list[str], body: dict[str, Any]) -> tuple[list[str], str]:
-    """The pieces up to a stop text or the token limit, and why they end there."""
+def _limited(text: str, body: dict[str, Any]) -> tuple[list[str], str]:
+    """The text's pieces up to a stop text or the token limit, and why they end there."""
     stops = body.get("stop") or []
-    text = "".join(pieces)
     for stop in [stops] if isinstance(stops, str) else stops:
         text = text.partition(stop)[0]
     pieces = _pieces(text)

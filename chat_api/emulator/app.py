@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from chat_api.azure_url import DATED
 from chat_api.emulator.answers import encode, invalid, refused
 from chat_api.emulator.exchange import Exchange
 from chat_api.emulator.faults import BAD_KEY, BAD_TOKEN, FAULTS, NO_DEPLOYMENT
@@ -18,7 +19,6 @@ DEPLOYMENTS = (DEFAULT_DEPLOYMENT, "gpt-4o-mini", "gpt-4.1", "gpt-5-mini", "o4-m
 
 _CLASSIC = re.compile(rb"/openai/deployments/([^/]+)/chat/completions")
 _V1 = b"/openai/v1/chat/completions"
-_DATED = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
 _NOT_FOUND = {"error": {"code": "404", "message": "Resource not found"}}
 _NO_VERSION_ON_V1 = {
@@ -63,7 +63,7 @@ class Emulator:
         is_v1 = path == _V1
         classic = _CLASSIC.fullmatch(path)
         version = parse_qs(scope["query_string"].decode("latin-1")).get("api-version", [""])[0]
-        if scope["method"] != "POST" or not (is_v1 or (classic and _DATED.fullmatch(version))):
+        if scope["method"] != "POST" or not (is_v1 or (classic and DATED.fullmatch(version))):
             await exchange.respond(404, encode(_NOT_FOUND))
             return
         if error := self._unauthorised(scope, is_v1):

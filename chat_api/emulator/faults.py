@@ -21,9 +21,9 @@ class Fault:
     play: Play
 
 
-def _error(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Play:
+def _error(status: int, body: dict[str, Any]) -> Play:
     async def play(exchange: Exchange) -> None:
-        await exchange.respond(status, encode(body), headers=headers)
+        await exchange.respond(status, encode(body))
 
     return play
 
@@ -39,20 +39,15 @@ def _front_end(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
-async def _rate_limit(exchange: Exchange) -> None:
-    await exchange.respond(429, encode(_throttled(exchange)), headers=RETRY)
+def _rate_limit(headers: dict[str, str]) -> Play:
+    async def play(exchange: Exchange) -> None:
+        message = (
+            f"Requests to the ChatCompletions_Create Operation under Azure OpenAI API version {exchange.api_version} "
+            "have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 1 second."
+        )
+        await exchange.respond(429, encode(_front_end("429", message)), headers=headers)
 
-
-async def _rate_limit_bare(exchange: Exchange) -> None:
-    await exchange.respond(429, encode(_throttled(exchange)))
-
-
-def _throttled(exchange: Exchange) -> dict[str, Any]:
-    message = (
-        f"Requests to the ChatCompletions_Create Operation under Azure OpenAI API version {exchange.api_version} "
-        "have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 1 second."
-    )
-    return _front_end("429", message)
+    return play
 
 
 async def _once(exchange: Exchange) -> None:
@@ -68,14 +63,6 @@ async def _redirect(exchange: Exchange) -> None:
 
 async def _garbage(exchange: Exchange) -> None:
     await exchange.raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
-
-
-async def _closed(exchange: Exchange) -> None:
-    await exchange.cut()
-
-
-async def _reset(exchange: Exchange) -> None:
-    await exchange.reset()
 
 
 async def _hang(exchange: Exchange) -> None:
@@ -262,8 +249,8 @@ FAULTS: dict[str, Fault] = {
         "408: the model took too long", _error(408, _front_end("Timeout", "The operation was timeout."))
     ),
     "fault-413": Fault("413: the prompt is too long", _error(413, _front_end("tokens_limit_reached", "Too large."))),
-    "fault-429": Fault("429 with `retry-after` and `retry-after-ms` of one second", _rate_limit),
-    "fault-429-bare": Fault("429 without a retry header", _rate_limit_bare),
+    "fault-429": Fault("429 with `retry-after` and `retry-after-ms` of one second", _rate_limit(RETRY)),
+    "fault-429-bare": Fault("429 without a retry header", _rate_limit({})),
     "fault-500": Fault("500: the model's own server error", _error(500, _SERVER_ERROR)),
     "fault-500-once": Fault("500 the first time, an answer from then on", _once),
     "fault-503": Fault("503 with plain text", _page(503, b"no healthy upstream", "text/plain")),
@@ -275,8 +262,8 @@ FAULTS: dict[str, Fault] = {
     "fault-not-json": Fault("200 with an HTML page", _page(200, b"<html>Sign in</html>", "text/html")),
     "fault-redirect": Fault("302 to another host", _redirect),
     "fault-not-http": Fault("Something that is not HTTP", _garbage),
-    "fault-closed": Fault("The connection closes without an answer", _closed),
-    "fault-reset": Fault("The connection is reset without an answer", _reset),
+    "fault-closed": Fault("The connection closes without an answer", Exchange.cut),
+    "fault-reset": Fault("The connection is reset without an answer", Exchange.reset),
     "fault-hang": Fault("No answer, ever", _hang),
     "fault-silent": Fault("The head of an answer, then silence", _silent),
     "fault-cut": Fault("Half of the answer, then the connection closes", _cut),

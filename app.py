@@ -12,7 +12,7 @@ def __getattr__(name: str) -> Any:
     from chat_api.cli import load_or_exit
 
     settings = load_or_exit()
-    if settings.endpoint is None:
+    if settings.upstream == "emulator":
         print("No ENDPOINT is set: the built-in Azure OpenAI emulator answers.", file=sys.stderr)  # noqa: T201
     return create_app(settings)
 

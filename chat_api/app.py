@@ -2,22 +2,49 @@
 
 import secrets
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypedDict
+from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 
 from chat_api.emulator import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator, open_emulator
-from chat_api.endpoints import not_found, routes
+from chat_api.endpoints import NotFound, relayed_prefixes, routes
 from chat_api.gateway import Gateway
-from chat_api.middleware import AccessLog, ErrorBoundary, LoopbackGuard
+from chat_api.guards import AddressFilter, LoopbackGuard, RequestTarget
+from chat_api.middleware import REQUEST_ID, AccessLog, ErrorBoundary
+from chat_api.models import Models
+from chat_api.outbound import OutboundTransport
 from chat_api.relay import Relay
 from chat_api.settings import Settings
 from chat_api.streaming import let_streams_drain
-from chat_api.types import Deployment, Secret, Transport
-from chat_api.upstream import HttpxTransport
+from chat_api.types import Deployment, Proxies, Secret, Transport
+from chat_api.upstreams import MAIN, upstreams
+
+# What a page's script may read of an answer's headers, besides those that are always readable.
+EXPOSED = (
+    "apim-request-id",
+    "azureml-model-session",
+    "openai-processing-ms",
+    "retry-after",
+    "retry-after-ms",
+    "x-chat-api-adapted",
+    "x-ms-deployment-name",
+    "x-ms-region",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-reset-tokens",
+    "x-request-id",
+    "x-should-retry",
+)
 
 
 class State(TypedDict):
@@ -25,6 +52,7 @@ class State(TypedDict):
 
     settings: Settings
     gateway: Gateway
+    started: int  # when, in seconds since 1970
 
 
 def create_app(settings: Settings, *, transport: Transport | None = None) -> Starlette:
@@ -39,46 +67,89 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Sta
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         let_streams_drain()
         async with AsyncExitStack() as stack:
-            deployment = await stack.enter_async_context(_default_deployment(settings))
-            app.state.upstream = deployment.base_url
-            sender = transport or HttpxTransport(settings, verify=_tls(deployment))
+            emulated = await stack.enter_async_context(_emulated(settings)) if settings.upstream == "emulator" else None
+            tables = upstreams(settings, emulated, DEPLOYMENTS if emulated else ())
+            app.state.upstream = tables[MAIN].resource()[0].base_url
+            values = replace(settings, proxies=Proxies()) if emulated else settings  # it is in this very process
+            sender = transport or OutboundTransport(values, verify=_tls(tables))
             stack.push_async_callback(sender.aclose)
-            yield {"settings": settings, "gateway": Gateway(deployment, Relay(sender))}
+            gateway = Gateway(tables, Relay(sender), settings.client_keys)
+            yield {"settings": settings, "gateway": gateway, "started": int(time.time())}
 
-    app = Starlette(routes=routes(), middleware=_middleware(settings), lifespan=lifespan)
+    prefixes = _prefixes(settings)
+    app = Starlette(
+        routes=routes(settings.config.api_base, prefixes),
+        middleware=_middleware(settings, relayed_prefixes(settings.config.api_base, prefixes)),
+        lifespan=lifespan,
+    )
     app.router.redirect_slashes = False
-    app.router.default = not_found
+    app.router.default = NotFound()
     return app
 
 
-def _middleware(settings: Settings) -> list[Middleware]:
+def _prefixes(settings: Settings) -> tuple[str, ...]:
+    return tuple(server.prefix for server in (*settings.openai, *settings.extra) if server.prefix)
+
+
+def _middleware(settings: Settings, relayed: tuple[str, ...]) -> list[Middleware]:
     """The filters, outermost first. None of them reads a body."""
+    hosts = {urlsplit(url).hostname or "" for url in _urls(settings)} | {settings.host}
     stack: list[Any] = [
         # Outermost, so that its line has the status that was really sent, and its id is there for all.
         Middleware(AccessLog),
+        # Around the error boundary: a page has to be able to read errors as well.
+        *_cors(settings),
         # Around everything that may raise: whatever it is, the client gets JSON and no stack trace.
-        Middleware(ErrorBoundary),
+        Middleware(ErrorBoundary, relayed=relayed),
+        # Before all that looks at the path: it makes paths of the URLs that clients of a proxy send.
+        Middleware(RequestTarget, hosts=hosts),
     ]
+    if settings.allow_ips or settings.deny_ips:
+        stack.append(Middleware(AddressFilter, allow=settings.allow_ips, deny=settings.deny_ips))
     if settings.lends_key:
         # Before the routes: a page of another origin must not reach anything that costs tokens.
-        stack.append(Middleware(LoopbackGuard, any_host=not settings.guards_loopback))
+        any_host = not settings.guards_loopback
+        guard = Middleware(
+            LoopbackGuard, any_host=any_host, hosts=hosts - {settings.host}, origins=settings.cors_origins
+        )
+        stack.append(guard)
     return stack
 
 
+def _cors(settings: Settings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],  # of which x-stainless-* is what OpenAI's client sends by the dozen
+            expose_headers=[*EXPOSED, REQUEST_ID.decode()],
+            max_age=86400,
+        )
+    ]
+
+
+def _urls(settings: Settings) -> list[str]:
+    """Every upstream's base URL."""
+    endpoints = [settings.endpoint, *(row.endpoint for row in settings.config.deployments)]
+    servers = (*settings.openai, *settings.extra)
+    return [*(one.base_url for one in endpoints if one is not None), *(server.root for server in servers)]
+
+
 @asynccontextmanager
-async def _default_deployment(settings: Settings) -> AsyncIterator[Deployment]:
-    """The deployment of the settings; without an ENDPOINT, an emulator's, which runs as long as the context."""
-    version = settings.api_version
-    if settings.endpoint is not None:
-        yield Deployment(settings.deployment_name or "", settings.endpoint.base_url, version, settings.key)
-        return
+async def _emulated(settings: Settings) -> AsyncIterator[Deployment]:
+    """The default deployment of an emulator, which runs as long as the context."""
     name = settings.deployment_name or DEFAULT_DEPLOYMENT
     key = secrets.token_hex(16)
-    emulator = Emulator((*DEPLOYMENTS, name), frozenset({key}))
+    mapped = [deployment for _, deployment in settings.model_mapper]
+    emulator = Emulator((*DEPLOYMENTS, name, *mapped), frozenset({key}))
     async with open_emulator(emulator) as base_url:
-        yield Deployment(name, base_url, version, Secret(key))
+        yield Deployment(name, base_url, settings.api_version, Secret(key))
 
 
-def _tls(deployment: Deployment) -> ssl.SSLContext | None:
-    """What verifies the upstream; loading the trust store takes a tenth of the start, and http needs none."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if deployment.base_url.startswith("http://") else None
+def _tls(tables: Mapping[str, Models]) -> ssl.SSLContext | None:
+    """What verifies upstreams; loading the trust store takes a tenth of the start, and http needs none."""
+    urls = [one.base_url for models in tables.values() for one in models.deployments]
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if all(url.startswith("http://") for url in urls) else None

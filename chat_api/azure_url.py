@@ -51,12 +51,34 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(f"{url.scheme.lower()}://{authority}{base_path}", deployment, version)
 
 
+def parse_server(text: str) -> str:
+    """The root URL of an OpenAI-compatible server: without the `/v1` at its end that clients want, if it has one.
+
+    Raises:
+        ValueError: it is not an http(s) URL of a host, or it holds a user name, a password or a query.
+    """
+    text = text.strip(" \t\r\n\"'<>")
+    url = urlsplit(text if "://" in text else f"https://{text}")
+    if url.query or url.fragment:
+        raise ValueError("it has a query")
+    authority = _authority(url, text)
+    path = re.sub(r"/{2,}", "/", url.path).rstrip("/")
+    return f"{url.scheme.lower()}://{authority}{path.removesuffix('/v1')}"
+
+
+def server_version(root: str) -> str:
+    """The path segment between a server's root URL and its operations: `v1`, or none if the root names a version."""
+    return "" if re.search(r"/v[0-9][0-9a-z]*(/|$)", urlsplit(root).path) else "v1"
+
+
 def is_deployment_name(name: str) -> bool:
     """Whether a deployment may be called so: quoted, the name can stand in a path.
 
-    Quoting makes every character harmless but the dots of a dot segment (RFC 3986 section 5.2.4).
+    Quoting makes every character harmless but the dots of a dot segment (RFC 3986 section 5.2.4), and
+    a server behind might take a quoted slash for one that divides segments.
     """
-    return name.isprintable() and name not in ("", ".", "..") and len(name) <= MAX_DEPLOYMENT_NAME
+    segments = re.split(r"[/\\]", name)
+    return name.isprintable() and not {"", ".", ".."}.intersection(segments) and len(name) <= MAX_DEPLOYMENT_NAME
 
 
 def parse_api_version(text: str) -> str:

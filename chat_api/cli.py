@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -18,6 +19,7 @@ from chat_api.emulator import DEPLOYMENTS, Emulator, run_emulator
 from chat_api.server import Server, listen, server_config
 from chat_api.settings import Settings, SettingsError
 from chat_api.settings_table import TABLE
+from chat_api.workers import Workers
 
 BAD_SETTINGS = 3  # a process manager should not start it again before somebody has mended them
 CANNOT_LISTEN = 1
@@ -29,22 +31,46 @@ def main() -> None:
     """A chat gateway for Azure OpenAI: one prompt in, one answer out."""
 
 
+def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that stand for settings, under the names that other gateways gave them."""
+    options = (
+        click.option("-c", "config_file", metavar="FILE", help="Sets CONFIG_FILE: a YAML file of deployments."),
+        click.option("-l", "listen_at", metavar="ADDRESS", help="Sets HOST and HTTP_PORT: 0.0.0.0:8080, or :8080."),
+        click.option("-s", "cors", is_flag=True, help="Sets CORS_ORIGINS=*: pages of any origin may call."),
+        click.option("--port", type=int, help="Sets HTTP_PORT."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @main.command()
-def serve() -> None:
+@_settings_options
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="How many processes serve.")
+def serve(workers: int, **options: Any) -> None:
     """Serve the API until SIGTERM or SIGINT. The settings are in the environment and in .env: see sample.env."""
+    os.environ.update(overrides(**options))
     settings = load_or_exit()
-    logging.config.dictConfig(log_config(settings.log_level))
     sock = listen_or_exit(settings.host, settings.port, "HTTPS_PORT" if settings.enable_ssl else "HTTP_PORT")
-    Server(server_config(settings, create_app(settings)), settings).run(sockets=[sock])
+    logging.config.dictConfig(log_config(settings.log_level))
+
+    def work() -> None:
+        Server(server_config(settings, create_app(settings)), settings).run(sockets=[sock])
+
+    if workers > 1:
+        sys.exit(Workers(workers, work, final=(BAD_SETTINGS,)).run())
+    work()
 
 
 @main.command()
-def check() -> None:
+@_settings_options
+def check(**options: Any) -> None:
     """Check the settings and print them, keys masked; exit with 3 if they cannot be used."""
+    os.environ.update(overrides(**options))
     settings = load_or_exit()
     for row in TABLE:
         click.echo(f"{row.name}={shown(settings, row.name)}")
-    if settings.endpoint is None:
+    if settings.upstream == "emulator":
         click.echo("# No ENDPOINT is set: the built-in Azure OpenAI emulator answers.")
 
 
@@ -62,11 +88,30 @@ def emulate(host: str, port: int, keys: tuple[str, ...], names: tuple[str, ...])
     run_emulator(emulator, sock)
 
 
+def overrides(
+    config_file: str | None = None, listen_at: str | None = None, cors: bool = False, port: int | None = None
+) -> dict[str, str]:
+    """The settings that command-line options stand for; they win over the environment."""
+    values = {}
+    if config_file:
+        values["CONFIG_FILE"] = config_file
+    if listen_at:
+        host, _, at = listen_at.rpartition(":")
+        values |= {"LISTEN": "", "HOST": host or "0.0.0.0", "HTTP_PORT": at}  # noqa: S104 - `:8080` means that
+    if port is not None:
+        values |= {"LISTEN": "", "HTTP_PORT": str(port)}
+    if cors:
+        values["CORS_ORIGINS"] = "*"
+    return values
+
+
 def shown(settings: Settings, name: str) -> str:
     """A setting's value as it is used, in the words of a `.env` file; keys are masked."""
     value = settings.defaults.get(name, getattr(settings, name.lower(), None))
     if isinstance(value, Endpoint):
         value = value.base_url
+    if isinstance(value, tuple):
+        value = ",".join("=".join(item) if isinstance(item, tuple) else str(item) for item in value)
     if isinstance(value, bool | list):
         return msgspec.json.encode(value).decode()
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

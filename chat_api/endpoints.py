@@ -1,7 +1,8 @@
-"""All routes: the simple chat endpoint, the liveness answers and the front page."""
+"""All routes: the simple chat endpoint, OpenAI's API, the liveness answers and the front page."""
 
 import asyncio
 import html
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from chat_api.headers import first, is_value, prefers_text, presented_credential
 from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
 from chat_api.refusals import accepted, hidden_refusal
+from chat_api.relaying import RelayedApi
 from chat_api.settings import Settings
 from chat_api.streaming import ChatEvents, ChatText, adapted_text, let_go, until_gone
 from chat_api.types import Call, Headers, Reply, Secret
@@ -109,13 +111,21 @@ class FrontPage:
         await response(scope, receive, send)
 
 
-async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+class NotFound:
     """Everything else."""
-    raise UnknownPath("API Not found.")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        raise UnknownPath("API Not found.")
 
 
-def routes() -> list[Route]:
-    """Every path that is served."""
+def routes(api_base: str, prefixes: Iterable[str]) -> list[Route]:
+    """Every path that is served.
+
+    Args:
+        api_base: a further path under which OpenAI's API is, besides `/v1`.
+        prefixes: the path prefixes of upstreams besides the main one, which are their routes as well.
+    """
     chat = SimpleChat()
     status = _json({"success": 1, "message": "GPT API: OK"})  # for any method: says that the API is there
     health = PlainTextResponse("OK")  # for any method: the process is up
@@ -127,7 +137,17 @@ def routes() -> list[Route]:
         Route("/health", health),
         Route("/healthz", health),
         Route("/", FrontPage()),
+        Route("/v1/gpt/{path:path}", NotFound()),
+        *[Route(f"{prefix}/{{path:path}}", RelayedApi(f"{prefix}/", prefix, whole=True)) for prefix in prefixes],
+        *[Route(f"{prefix}{{path:path}}", RelayedApi(prefix)) for prefix in relayed_prefixes(api_base, ())],
     ]
+
+
+def relayed_prefixes(api_base: str, prefixes: Iterable[str]) -> tuple[str, ...]:
+    """The beginnings of all paths of OpenAI's API: its own, Azure's two, and those of further upstreams."""
+    base = api_base.rstrip("/")
+    own = ("/v1/", "/openai/", *([f"{base}/"] if base not in ("", "/v1", "/openai") else []))
+    return (*own, *(f"{prefix}/" for prefix in prefixes))
 
 
 def _json(content: object) -> Response:

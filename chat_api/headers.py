@@ -12,9 +12,17 @@ RELAYED = frozenset(
         b"retry-after",
         b"retry-after-ms",
         b"x-request-id",
+        b"x-should-retry",
     }
 )
 RELAYED_PREFIXES = (b"x-ms-", b"x-ratelimit-")
+# What describes a body that goes on as it came.
+OF_BODY = frozenset({b"content-type", b"content-encoding", b"content-length", b"content-disposition"})
+# What goes upstream of a caller's headers: Azure refuses more than ten that it does not know.
+FORWARDED = frozenset(
+    {b"content-type", b"content-encoding", b"accept", b"accept-encoding", b"idempotency-key", b"user-agent"}
+)
+FORWARDED_PREFIXES = (b"x-ms-", b"aoai-", b"openai-")
 
 
 def first(headers: Headers, name: bytes) -> bytes | None:
@@ -38,6 +46,36 @@ def relayed(headers: Headers) -> Headers:
         for name, value in headers
         if (name in RELAYED or name.startswith(RELAYED_PREFIXES)) and is_value(value)
     )
+
+
+def relayed_verbatim(headers: Headers) -> Headers:
+    """The upstream headers that go on with a body that goes on as it came."""
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if (name in OF_BODY or name in RELAYED or name.startswith(RELAYED_PREFIXES) or name.startswith(b"openai-"))
+        and is_value(value)
+    )
+
+
+def forwarded(headers: Headers) -> Headers:
+    """The caller's headers that go upstream: an allow-list, so no credential, cookie or forwarding note does."""
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if (name in FORWARDED or name.startswith(FORWARDED_PREFIXES)) and is_value(value)
+    )
+
+
+def accepts_gzip(headers: Headers) -> bool:
+    """Whether the caller can read a gzip-encoded body (RFC 9110 section 12.5.3)."""
+    for name, value in headers:
+        if name == b"accept-encoding":
+            for part in value.decode("latin-1").lower().split(","):
+                coding, *parameters = (piece.strip() for piece in part.split(";"))
+                if coding in ("gzip", "x-gzip", "*") and _quality(parameters) > 0:
+                    return True
+    return False
 
 
 def is_value(value: bytes) -> bool:

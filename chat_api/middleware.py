@@ -1,8 +1,7 @@
-"""Pure-ASGI filters that never read a body: access log, error boundary, and the guard of an open server."""
+"""Pure-ASGI filters around everything, which never read a body: the access log and the error boundary."""
 
 import asyncio
 import logging
-import re
 import secrets
 import time
 
@@ -10,13 +9,21 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chat_api.errors import ClientGone, Forbidden, GatewayError, NoUpstream, StreamBroken, UpstreamError, simple_body
-from chat_api.headers import first, is_loopback
-from chat_api.types import Headers
+from chat_api.errors import (
+    ClientGone,
+    GatewayError,
+    NoUpstream,
+    StreamBroken,
+    UpstreamError,
+    openai_body,
+    simple_body,
+)
+from chat_api.headers import first
+from chat_api.retrying import SHOULD_RETRY
 
 REQUEST_ID = b"x-chat-api-request-id"
-
-_AUTHORITY = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]+)?", re.ASCII)
+# What is wrong now is wrong in a second too: OpenAI's clients are told not to try again.
+SENSELESS_TO_REPEAT = frozenset({"answer_too_large", "internal_error", "not_an_answer", "upstream_not_http"})
 
 access_log = logging.getLogger("chat_api.access")
 log = logging.getLogger(__name__)
@@ -63,14 +70,15 @@ class AccessLog:
 
 
 class ErrorBoundary:
-    """Makes every exception an answer in the simple endpoint's shape; no stack trace goes out.
+    """Makes every exception an answer, in OpenAI's shape or the simple endpoint's; no stack trace goes out.
 
     Where the answer has begun already nothing is added: returning without its end makes the server
     cut the connection, which is how a client learns that it is not complete.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, relayed: tuple[str, ...] = ()) -> None:
         self.app = app
+        self.relayed = relayed  # the path prefixes of OpenAI's API
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -89,7 +97,8 @@ class ErrorBoundary:
         except (Exception, asyncio.CancelledError) as error:
             answer = _answer_to(error, scope.get("chat_api.request_id", ""))
             if answer is not None and not started:
-                response = error_response(answer)
+                is_relayed = _is_under(scope["path"], self.relayed)
+                response = relay_error(answer, scope) if is_relayed else error_response(answer)
                 if first(scope["headers"], b"expect") is not None:
                     # The body was perhaps never asked for; what comes next would be taken for it (RFC 9110 10.1.1).
                     response.raw_headers.append((b"connection", b"close"))
@@ -119,29 +128,6 @@ def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
             return GatewayError(f"internal error; the log has it under request {request_id}")
 
 
-class LoopbackGuard:
-    """Protects a server that asks its callers for no key from web pages in its users' browsers.
-
-    Any page can send a form to localhost without asking first, and a page's host name can be made to
-    point at 127.0.0.1 (DNS rebinding). So only loopback host names are answered (unless `any_host`),
-    and no request that a browser made for another origin, links that a person follows excepted.
-    """
-
-    def __init__(self, app: ASGIApp, *, any_host: bool = False) -> None:
-        self.app = app
-        self.any_host = any_host
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request (ASGI 3)."""
-        if scope["type"] == "http":
-            headers: Headers = scope["headers"]
-            if not self.any_host:
-                _check_address(scope)
-                _check_host(headers)
-            _check_origin(scope["method"], headers)
-        await self.app(scope, receive, send)
-
-
 def error_response(error: GatewayError) -> Response:
     """The error as the simple endpoint answers it, with its own headers (Retry-After, Allow)."""
     response = Response(msgspec.json.encode(simple_body(error)), error.status, media_type="application/json")
@@ -149,41 +135,16 @@ def error_response(error: GatewayError) -> Response:
     return response
 
 
-def _check_address(scope: Scope) -> None:
-    """The start-up check of HOST, for servers that were told another address than the settings say."""
-    server = scope.get("server")
-    if server and server[1] is not None and not is_loopback(server[0]):
-        message = (
-            f"requests to {server[0]} are not answered: this server lends its key to whoever asks, so it answers "
-            "on loopback addresses only; ALLOW_ANONYMOUS=true lifts that"
-        )
-        raise Forbidden(message, code="address_not_allowed")
+def relay_error(error: GatewayError, scope: Scope) -> Response:
+    """The error as OpenAI's API answers it, with the request's id where its clients look for one."""
+    response = Response(msgspec.json.encode(openai_body(error)), error.status, media_type="application/json")
+    response.raw_headers.extend(error.headers)
+    if first(error.headers, b"x-request-id") is None and "chat_api.request_id" in scope:
+        response.raw_headers.append((b"x-request-id", scope["chat_api.request_id"].encode()))
+    if error.code in SENSELESS_TO_REPEAT:
+        response.raw_headers.append((SHOULD_RETRY, b"false"))
+    return response
 
 
-def _check_host(headers: Headers) -> None:
-    hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
-    if not hosts:
-        return  # HTTP/1.0 probes; browsers, which this guards against, always name a host
-    named = _AUTHORITY.fullmatch(hosts[0])
-    if len(hosts) != 1 or named is None or not is_loopback(named[1]):
-        shown = hosts[0]
-        message = (
-            f'host "{shown}" is not answered: this server lends its key to whoever asks, so it answers loopback '
-            "names only (localhost, 127.0.0.1); ALLOW_ANONYMOUS=true lifts that"
-        )
-        raise Forbidden(message, code="host_not_allowed")
-
-
-def _check_origin(method: str, headers: Headers) -> None:
-    if method in ("GET", "HEAD") and first(headers, b"sec-fetch-mode") == b"navigate":
-        return  # a link that a person follows; the page it is on does not see the answer
-    own = (first(headers, b"host") or b"").lower()
-    same_origin = all(_authority(value) == own for name, value in headers if name == b"origin")
-    sites = {value.lower() for name, value in headers if name == b"sec-fetch-site"}
-    if not same_origin or sites & {b"cross-site", b"same-site"}:
-        raise Forbidden("requests from web pages of another origin are not answered", code="origin_not_allowed")
-
-
-def _authority(origin: bytes) -> bytes:
-    """Host and port of an origin, which is compared with Host: neither names a scheme's own port."""
-    return origin.partition(b"://")[2].lower()
+def _is_under(path: str, prefixes: tuple[str, ...]) -> bool:
+    return path.startswith(prefixes) and path != "/v1/" and not path.startswith("/v1/gpt/")

@@ -10,12 +10,16 @@ and decides whether a refused parameter can be sent otherwise. Shapes as observe
 
 import html
 import re
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from chat_api.errors import UpstreamError, UpstreamRefusal
-from chat_api.headers import media_type, relayed
+from chat_api.headers import first, media_type, relayed
+from chat_api.operations import CHAT
+from chat_api.retrying import bounded
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply
 
 _MAX_TEXT = 500
@@ -74,6 +78,64 @@ def accepted(reply: Reply, call: Call) -> Reply:
     return reply
 
 
+def relayable(reply: Reply, call: Call, now: float) -> Reply:
+    """The reply as a client of OpenAI's API gets it: an answer, or an error whose body has OpenAI's shape already.
+
+    Raises:
+        UpstreamError: it is an error of another shape, or asks for a wait that no client can live with.
+    """
+    body, status, host = reply.body, reply.status, reply.deployment.host
+    if not isinstance(body, bytes):
+        return reply
+    if status < 300:
+        is_json = media_type(reply.headers) == "application/json" and first(reply.headers, b"content-encoding") is None
+        if status == 200 and is_json and not body.strip() and call.method != "HEAD":
+            raise UpstreamError(f"{host} answered 200 with nothing in it", code="not_an_answer")
+        if call.stream and call.operation in CHAT:
+            kind = media_type(reply.headers)
+            message = f'{host} answered a streamed call with "{kind}", not with events'
+            raise hidden_refusal(reply, call) or UpstreamError(message, code="not_an_answer")
+        refusal = hidden_refusal(reply, call) if is_json and _is_error_alone(body) else None
+        if refusal is None:
+            return reply
+        status = refusal.status
+    headers, wait = bounded(reply.headers, now)
+    if wait is None and _is_in_shape(body):
+        return replace(reply, status=status)
+    refusal = explained(read_refusal(status, headers, body), reply.deployment, call)
+    if wait is not None:
+        refusal.message += f" It asks to wait {wait:.0f} seconds."
+    raise refusal
+
+
+class _Outline(msgspec.Struct):
+    """What tells an error from an answer that happens to have a member called so."""
+
+    error: Raw = Raw()
+    choices: Raw = Raw()
+    data: Raw = Raw()
+    id: Raw = Raw()
+    object: Raw = Raw()
+
+
+def _is_error_alone(body: bytes) -> bool:
+    try:
+        outline = msgspec.json.decode(body, type=_Outline)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return False
+    answer = (outline.choices, outline.data, outline.id, outline.object)
+    return bytes(outline.error) not in (b"", b"null") and not any(map(bytes, answer))
+
+
+def _is_in_shape(body: bytes) -> bool:
+    """Whether an error's body is OpenAI's: `{"error": {"message", "type", "param", "code"}}`."""
+    try:
+        error = msgspec.json.decode(body).get("error")
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, AttributeError):
+        return False
+    return isinstance(error, dict) and bool(error.get("message")) and {"type", "param", "code"} <= error.keys()
+
+
 def hidden_refusal(reply: Reply, call: Call) -> UpstreamRefusal | None:
     """The error that a reply of status 200 holds in its place, explained; None if it holds none."""
     assert isinstance(reply.body, bytes)  # noqa: S101 - streams are judged by their events
@@ -101,7 +163,7 @@ def adaptation_for(refusal: UpstreamRefusal, call: Call) -> Adaptation | None:
     named = _NAMED_PARAMETER.search(refusal.message)
     parameter = refusal.param or (named[1] if named else "")
     if parameter == "max_tokens" and refusal.code == "unsupported_parameter":
-        if b'"max_completion_tokens"' in call.body:
+        if isinstance(call.body, bytes) and b'"max_completion_tokens"' in call.body:
             return None  # the caller sent both
         return Adaptation("max_tokens", "max_completion_tokens")
     return Adaptation(parameter, None) if parameter in call.defaulted else None
@@ -157,7 +219,7 @@ def _hint(refusal: UpstreamRefusal, deployment: Deployment, call: Call) -> str |
     key = "KEY" if deployment.key else "the key you presented"
     by_code = {
         "DeploymentNotFound": f'deployment "{deployment.name}" not found at host {host}; check {source}',
-        "OperationNotSupported": f'the model behind deployment "{deployment.name}" does not chat; check {source}',
+        "OperationNotSupported": f'the model behind deployment "{deployment.name}" cannot do that; check {source}',
         "AuthenticationTypeDisabled": f"{host} accepts no keys; allow key access on the resource",
         "PermissionDenied": "the identity lacks the role Cognitive Services OpenAI User on the resource",
     }

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from chat_api import refusals, translate, upstream
+from chat_api.coding import decoded, without_coding
 from chat_api.errors import UpstreamError
 from chat_api.headers import media_type, relayed
 from chat_api.sse import Event, EventDecoder, read_chunk
@@ -47,7 +48,7 @@ class Relay:
             request, applied = translate.upstream_request(call, deployment, credential, learned)
             response = await self._transport.send(request)
             reply = await _judged(response, call, deployment, applied)
-            if reply.status != 400 or not isinstance(reply.body, bytes):
+            if reply.status != 400 or call.verbatim or not isinstance(reply.body, bytes):
                 return reply
             refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)
             adaptation = refusals.adaptation_for(refusal, call)
@@ -103,24 +104,49 @@ async def _judged(
         if not (200 <= response.status < 300 or 400 <= response.status < 600):
             message = f"{deployment.host} answered {response.status}, which is no answer to a call; check ENDPOINT"
             raise UpstreamError(message, code="not_an_answer")
-        is_stream = response.status == 200 and media_type(response.headers) == "text/event-stream"
-        if not is_stream or not call.stream:
-            body = await _whole(response, deployment)
-            await response.aclose()
-            return Reply(response.status, response.headers, body, deployment, applied)
-        return await _judged_stream(response, deployment, applied)
+        kind = media_type(response.headers)
+        if response.status == 200 and kind == "text/event-stream" and (call.stream or call.verbatim):
+            return await _judged_stream(response, deployment, applied)
+        if call.verbatim and response.status < 300:
+            return await _judged_answer(response, kind, call, deployment)
+        body = await _whole(response, decoded(response), deployment)
+        return Reply(response.status, without_coding(response.headers), body, deployment, applied)
     except BaseException:
         await response.aclose()
         raise
 
 
-async def _whole(response: UpstreamResponse, deployment: Deployment) -> bytes:
+async def _whole(response: UpstreamResponse, chunks: AsyncIterator[bytes], deployment: Deployment) -> bytes:
     body = bytearray()
-    async for chunk in response.chunks():
+    async for chunk in chunks:
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             raise _too_large(deployment, MAX_ANSWER_BYTES)
+    await response.aclose()
     return bytes(body)
+
+
+async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, deployment: Deployment) -> Reply:
+    """The reply to a relayed call that was answered, but with no event stream.
+
+    JSON that is small is read first, so that an answer that breaks off, or is none, gets a true
+    status. What is large or binary goes on as it comes.
+    """
+    chunks = response.chunks()
+    held: list[bytes] = []
+    size = 0
+    if kind == "application/json":
+        async for chunk in chunks:
+            held.append(chunk)
+            size += len(chunk)
+            if size > MAX_HELD_BYTES:
+                return Reply(response.status, response.headers, RelayedBody(response, held, chunks), deployment)
+        await response.aclose()
+        return Reply(response.status, response.headers, b"".join(held), deployment)
+    if kind == "text/html" and call.method == "POST":
+        message = f"{deployment.host} answered with a page, not with an answer; check ENDPOINT"
+        raise UpstreamError(message, code="not_an_answer")
+    return Reply(response.status, response.headers, RelayedBody(response, held, chunks), deployment)
 
 
 def _too_large(deployment: Deployment, limit: int) -> UpstreamError:
@@ -133,31 +159,35 @@ async def _judged_stream(response: UpstreamResponse, deployment: Deployment, app
     Azure answers 200 before it knows: the first event may be an error (a rate limit, say), which
     then gets its true status. Its prompt filter event comes before either and decides nothing.
     """
-    chunks = response.chunks()
+    chunks = decoded(response)
+    headers = without_coding(response.headers)
     held: list[bytes] = []
     event = await _first_decisive(chunks, held, deployment)
     if event is None:
         raise UpstreamError(f"{deployment.host} ended its stream without an answer", code="empty_stream")
     chunk = read_chunk(event.data)
-    if chunk is None or not chunk.is_error:
-        return Reply(200, response.headers, RelayedBody(response, held, chunks), deployment, applied)
+    if event.name != "error" and (chunk is None or not chunk.is_error):
+        return Reply(200, headers, RelayedBody(response, held, chunks), deployment, applied)
     await response.aclose()
-    refusal = refusals.read_refusal_in_200(response.headers, event.data)
-    return Reply(refusal.status if refusal else 502, _as_json(response), event.data, deployment, applied)
+    refusal = refusals.read_refusal_in_200(headers, event.data)
+    return Reply(refusal.status if refusal else 502, _as_json(headers), event.data, deployment, applied)
 
 
 async def _first_decisive(chunks: AsyncIterator[bytes], held: list[bytes], deployment: Deployment) -> Event | None:
     """The first event that decides what a stream is, `held` getting what was read; None if it ended before."""
     decoder = EventDecoder()
     size = 0
+    failed: Event | None = None
     async for chunk in chunks:
         held.append(chunk)
         size += len(chunk)
         if size > MAX_HELD_BYTES:
             raise _too_large(deployment, MAX_HELD_BYTES)
-        if event := _decisive(decoder.feed(chunk)):
+        events = decoder.feed(chunk)
+        if event := _decisive(events):
             return event
-    return _decisive(decoder.flush())  # the last event may lack its line end
+        failed = failed or next((event for event in events if event.name == "response.failed"), None)
+    return _decisive(decoder.flush()) or failed  # the last event may lack its line end
 
 
 def _decisive(events: list[Event]) -> Event | None:
@@ -168,5 +198,5 @@ def _decisive(events: list[Event]) -> Event | None:
     return None
 
 
-def _as_json(response: UpstreamResponse) -> Headers:
-    return ((b"content-type", b"application/json"), *relayed(response.headers))
+def _as_json(headers: Headers) -> Headers:
+    return ((b"content-type", b"application/json"), *relayed(headers))

@@ -1,31 +1,18 @@
-"""The settings table: for every setting its name, default, what it accepts, what it means, and its parser.
+"""The settings table: for every setting its names, default, what it accepts, what it means, and its parser.
 
 `sample.env`, the README's table and the error messages all say what stands here; tests keep them alike.
 """
 
-import ipaddress
-import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from environs import validate
 
-from chat_api.azure_url import (
-    API_VERSION_FORM,
-    DEFAULT_API_VERSION,
-    ENDPOINT_FORM,
-    is_deployment_name,
-    parse_api_version,
-    parse_endpoint,
-)
+from chat_api.azure_url import API_VERSION_FORM, DEFAULT_API_VERSION, ENDPOINT_FORM
 from chat_api.fields import FIELDS
-from chat_api.types import Secret
+from chat_api.setting_parsers import LOG_LEVELS, UNKNOWN_MODEL, UPSTREAMS
 
-LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 SECONDS = "a number of seconds above 0"
 
 
@@ -40,6 +27,7 @@ class Setting:
     meaning: str
     options: Mapping[str, Any] = field(default_factory=dict)
     secret: bool = False
+    aliases: tuple[str, ...] = ()  # what other gateways call it
 
     @property
     def default_text(self) -> str:
@@ -57,24 +45,37 @@ _ABOVE_0 = {"validate": validate.Range(min=0, min_inclusive=False)}
 _PORT = "a port number from 0 to 65535 (0 takes a free one)"
 _BOOL = "true or false"
 
+_PEM = "the path of a readable PEM file"
+_PREFIXES = "path prefixes such as /localai, separated by commas"
+_URLS = "http(s) URLs without user name or password, separated by commas"
+_PROXY = "a URL such as http://127.0.0.1:3128 or socks5://user:password@127.0.0.1:1080"
+_IPS = "IP addresses and networks such as 10.0.0.0/8, separated by commas"
+
 SERVER = (
     Setting("HOST", "host", "127.0.0.1", "an address or host name, without scheme or port", "Address to listen on."),
     Setting("HTTP_PORT", "int", 8080, _PORT, "Port for HTTP.", _between(0, 65535)),
     Setting("ENABLE_SSL", "bool", False, _BOOL, "Serve HTTPS on `HTTPS_PORT` instead of HTTP."),
     Setting("HTTPS_PORT", "int", 8443, _PORT, "Port for HTTPS.", _between(0, 65535)),
+    Setting("SSL_CERT", "readable_file", None, _PEM, "Certificate chain; with `ENABLE_SSL`."),
+    Setting("SSL_KEY", "readable_file", None, _PEM, "Its private key; with `ENABLE_SSL`."),
     Setting(
-        "SSL_CERT",
-        "readable_file",
+        "LISTEN",
+        "listen",
         None,
-        "the path of a readable PEM file",
-        "Certificate chain; with `ENABLE_SSL`.",
+        "an address and port such as 0.0.0.0:8080 or :8080",
+        "Address and port in one, instead of `HOST` and `HTTP_PORT`.",
+        aliases=("AZURE_OPENAI_PROXY_ADDRESS",),
     ),
+)
+CALLERS = (
     Setting(
-        "SSL_KEY",
-        "readable_file",
+        "CLIENT_KEYS",
+        "keys",
         None,
-        "the path of a readable PEM file",
-        "Its private key; with `ENABLE_SSL`.",
+        "keys of visible ASCII characters without spaces, separated by commas",
+        "Keys that callers present to use the server's own. Unset: whoever reaches the server uses them.",
+        secret=True,
+        aliases=("FORWARD_KEY",),
     ),
     Setting(
         "ALLOW_ANONYMOUS",
@@ -82,6 +83,15 @@ SERVER = (
         False,
         _BOOL,
         "Let anyone who can reach the server use its `KEY`: lifts the limit to loopback addresses and host names.",
+    ),
+    Setting("ALLOW_IPS", "networks", None, _IPS, "Only these addresses are answered.", aliases=("IP_WHITELIST",)),
+    Setting("DENY_IPS", "networks", None, _IPS, "These addresses are not answered.", aliases=("IP_BLACKLIST",)),
+    Setting(
+        "CORS_ORIGINS",
+        "origins",
+        None,
+        "origins such as https://chat.example.com, separated by commas, * for any, or none",
+        "Web pages of these origins may call. Unset: any where callers present keys of their own, none otherwise.",
     ),
 )
 AZURE = (
@@ -91,7 +101,8 @@ AZURE = (
         None,
         ENDPOINT_FORM,
         "Your Azure OpenAI resource: its URL, or any URL that the portal shows for a deployment. "
-        "Unset: the built-in emulator answers.",
+        "Unset, and no other upstream set: the built-in emulator answers.",
+        aliases=("AZURE_OPENAI_ENDPOINT",),
     ),
     Setting(
         "DEPLOYMENT_NAME",
@@ -106,6 +117,7 @@ AZURE = (
         None,
         API_VERSION_FORM,
         f"Version of the Azure API; `v1` selects the v1 API. Unset: the one in `ENDPOINT`, else {DEFAULT_API_VERSION}.",
+        aliases=("AZURE_OPENAI_API_VER", "AZURE_OPENAI_APIVERSION"),
     ),
     Setting(
         "KEY",
@@ -114,6 +126,80 @@ AZURE = (
         "a key of visible ASCII characters without spaces",
         "Key of the resource. Unset: each caller presents their own (`api-key` or Bearer).",
         secret=True,
+        aliases=("AZURE_OPENAI_TOKEN",),
+    ),
+)
+MODELS = (
+    Setting(
+        "MODEL_MAPPER",
+        "model_mapper",
+        None,
+        "pairs of model=deployment, separated by commas",
+        "Which deployment answers for which model.",
+        aliases=("AZURE_OPENAI_MODEL_MAPPER",),
+    ),
+    Setting(
+        "UNKNOWN_MODEL",
+        "unknown_model",
+        "pass",
+        " or ".join(UNKNOWN_MODEL),
+        "What a model gets that is mapped nowhere: `pass` takes it for a deployment's name, `default` sends it to "
+        "`DEPLOYMENT_NAME`, `reject` refuses it.",
+    ),
+    Setting(
+        "CONFIG_FILE",
+        "readable_file",
+        None,
+        "the path of a readable YAML file",
+        "Deployments with an endpoint, key and version each; see `config.example.yaml`. Unset: `config.yaml` beside "
+        "`.env`, if there is one.",
+    ),
+)
+OTHERS = (
+    Setting(
+        "UPSTREAM",
+        "upstream",
+        None,
+        " or ".join(UPSTREAMS),
+        "`openai` relays to an OpenAI-compatible server. Unset: `openai` if `OPENAI_BASE_URL` or `OPENAI_API_KEY` is "
+        "set and `ENDPOINT` is not.",
+        aliases=("AZURE_OPENAI_PROXY_MODE",),
+    ),
+    Setting(
+        "OPENAI_BASE_URL",
+        "urls",
+        None,
+        _URLS,
+        "OpenAI-compatible servers. Unset: OpenAI's own, where one is asked for.",
+    ),
+    Setting("OPENAI_ROUTE_PREFIX", "prefixes", None, _PREFIXES, "The path prefix of each; `/` for none."),
+    Setting(
+        "OPENAI_API_KEY",
+        "keys",
+        None,
+        "keys of visible ASCII characters without spaces, separated by commas",
+        "Their key; several are used in turn. Unset: each caller presents their own.",
+        secret=True,
+    ),
+    Setting("EXTRA_BASE_URL", "urls", None, _URLS, "Further servers, reached with the callers' own keys only."),
+    Setting("EXTRA_ROUTE_PREFIX", "prefixes", None, _PREFIXES, "The path prefix of each."),
+    Setting(
+        "UPSTREAM_PROXY",
+        "proxy",
+        None,
+        _PROXY,
+        "Proxy to the upstream. Unset: `HTTPS_PROXY` and `HTTP_PROXY`, but for what `NO_PROXY` lists.",
+        secret=True,
+        aliases=("AZURE_OPENAI_HTTP_PROXY", "PROXY"),
+    ),
+    Setting(
+        "UPSTREAM_SOCKS_PROXY",
+        "proxy",
+        None,
+        _PROXY,
+        "The same; it wins over `UPSTREAM_PROXY`.",
+        secret=True,
+        aliases=("AZURE_OPENAI_SOCKS_PROXY",),
     ),
 )
 _PARSER_OF_KIND = {"number": "float", "integer": "int", "flag": "bool", "text": "str", "stop": "stop"}
@@ -157,6 +243,16 @@ LIMITS = (
         _between(0),
     ),
     Setting(
+        "COMPAT_CHUNKS",
+        "bool",
+        False,
+        _BOOL,
+        "Leave what only Azure puts into chat chunks out of the streams of `/v1/chat/completions`.",
+    ),
+    Setting("HEADERS_TIMEOUT", "float", 10, SECONDS, "Seconds a client gets to send the head of a request.", _ABOVE_0),
+    Setting("BODY_TIMEOUT", "float", 30, SECONDS, "Seconds of silence within a request's body.", _ABOVE_0),
+    Setting("READER_TIMEOUT", "float", 120, SECONDS, "Seconds a client may take nothing of its answer.", _ABOVE_0),
+    Setting(
         "DRAIN_TIMEOUT",
         "int",
         30,
@@ -172,76 +268,23 @@ LIMITS = (
         "Largest request body; larger ones are answered 413.",
         _between(1),
     ),
+    Setting(
+        "MAX_UPLOAD_BYTES",
+        "int",
+        512 * 1024 * 1024,
+        "a whole number of bytes from 1",
+        "Largest upload (files, audio, images), which is not held in memory; larger ones are answered 413.",
+        _between(1),
+    ),
     Setting("LOG_LEVEL", "log_level_name", "info", " or ".join(LOG_LEVELS), "How much is logged."),
 )
 GROUPS = {
     "Where to listen": SERVER,
+    "Who may call": CALLERS,
     "Azure OpenAI": AZURE,
+    "Models": MODELS,
+    "Other upstreams and proxies": OTHERS,
     "Defaults for what a request leaves out": DEFAULTS,
     "Limits and logging": LIMITS,
 }
 TABLE: tuple[Setting, ...] = tuple(setting for group in GROUPS.values() for setting in group)
-
-
-def _parse_host(text: str) -> str:
-    if not re.fullmatch(r"[\w.-]+", text, re.ASCII):
-        try:
-            ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
-        except ValueError:
-            raise ValueError("no host name and no address") from None
-    return text
-
-
-def _parse_key(text: str) -> Secret:
-    """No reason given here repeats the key."""
-    if "://" in text:
-        raise ValueError("it is a URL; are ENDPOINT and KEY swapped?")
-    for position, character in enumerate(text, 1):
-        if not ("!" <= character <= "~"):
-            what = "a space" if character.isspace() else "a character that is not visible ASCII"
-            raise ValueError(f"{what} at position {position}")
-    return Secret(text)
-
-
-def _parse_deployment_name(text: str) -> str:
-    if not is_deployment_name(text):
-        raise ValueError("no deployment is called so")
-    return text
-
-
-def _parse_stop(text: str) -> str | list[str]:
-    if not text.startswith("["):
-        return text
-    try:
-        stops = msgspec.json.decode(text, type=list[str])
-    except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from error
-    if not 1 <= len(stops) <= 4:
-        raise ValueError("not 1 to 4 texts")
-    return stops
-
-
-def _parse_readable_file(text: str) -> Path:
-    path = Path(text)
-    if not (path.is_file() and os.access(path, os.R_OK)):
-        raise ValueError(f"no readable file at {path.absolute()}")
-    return path
-
-
-def _parse_log_level(text: str) -> str:
-    if text.lower() not in LOG_LEVELS:
-        raise ValueError("not a log level")
-    return text.lower()
-
-
-# The parsers beyond those of environs; each raises ValueError with its reason.
-PARSERS = {
-    "endpoint": parse_endpoint,
-    "api_version": parse_api_version,
-    "deployment_name": _parse_deployment_name,
-    "host": _parse_host,
-    "key": _parse_key,
-    "stop": _parse_stop,
-    "readable_file": _parse_readable_file,
-    "log_level_name": _parse_log_level,
-}

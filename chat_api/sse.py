@@ -120,16 +120,23 @@ class Chunk(msgspec.Struct):
 
     choices: list[Choice] | None = None
     error: msgspec.Raw = msgspec.Raw()
+    type: str | None = None  # what the events of every API but chat are called
 
     @property
     def is_error(self) -> bool:
-        """Whether the chunk is an error event: `error` is there and says something."""
-        return bytes(self.error) not in (b"", b"null", b"false", b"{}", b'""')
+        """Whether the chunk is an error event: `error` is there and says something, or it is called so."""
+        return self.type == "error" or bytes(self.error) not in (b"", b"null", b"false", b"{}", b'""')
 
     @property
     def is_decisive(self) -> bool:
-        """Whether the upstream has begun to answer: Azure's prompt filter chunk comes before that."""
-        return bool(self.choices) or self.is_error
+        """Whether the upstream has begun to answer.
+
+        Azure's prompt filter chunk, whose `choices` are empty, comes before that; and a Responses
+        stream that fails at once says only that it failed before the event that says why.
+        """
+        if self.is_error:
+            return True
+        return self.type != "response.failed" if self.choices is None else bool(self.choices)
 
 
 _decode_chunk = msgspec.json.Decoder(Chunk).decode

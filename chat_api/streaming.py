@@ -41,7 +41,7 @@ async def until_gone(
         ClientGone: the client left first; the work is cancelled.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(receive))
+    gone = asyncio.ensure_future(disconnected(receive))
     try:
         await asyncio.wait({task, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if gone.done() and not task.done():
@@ -66,7 +66,8 @@ async def let_go(task: asyncio.Task[Reply]) -> None:
             await body.aclose()
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Wait until the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -1,4 +1,8 @@
-"""Calls made into upstream requests: URL, headers and body for Azure's classic and v1 APIs. Pure."""
+"""Calls made into upstream requests: URL, headers and body for each kind of upstream. Pure.
+
+Azure's classic API names the deployment in the path and ignores `model`; its v1 API and every
+OpenAI-compatible server read `model` from the body. What the body need not change for, it does not.
+"""
 
 from urllib.parse import quote
 
@@ -7,10 +11,13 @@ from msgspec import Raw
 
 from chat_api.azure_url import is_deployment_name
 from chat_api.errors import RequestError
-from chat_api.types import Adaptation, Call, Deployment, Headers, UpstreamRequest
+from chat_api.headers import accepts_gzip
+from chat_api.operations import CLASSIC_ONLY, DEPLOYMENT_SCOPED, MODEL_REQUIRED
+from chat_api.routing import with_model
+from chat_api.types import Adaptation, Body, Call, Deployment, Headers, UpstreamRequest
 
 # Versions that select the v1 API, and the query each adds: v1 refuses dated versions outright.
-_V1_QUERY = {"v1": "", "preview": "?api-version=preview"}
+_V1_QUERY = {"v1": "", "preview": "api-version=preview"}
 
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -23,41 +30,52 @@ def upstream_request(
     Raises:
         RequestError: the deployment's name cannot stand in a path.
     """
-    is_v1 = deployment.api_version in _V1_QUERY
-    body, applied = adapted_body(call, deployment.name if is_v1 else None, adaptations)
-    headers: Headers = (
-        (b"content-type", b"application/json"),
-        (b"accept", b"text/event-stream" if call.stream else b"application/json"),
-        (b"accept-encoding", b"identity"),  # the answer is read here: compressed, it would have to be opened first
-        credential,
-    )
-    return UpstreamRequest("POST", url(call.operation, deployment), headers, body), applied
+    body, applied = adapted_body(call, adaptations)
+    if (name := model_for_body(call, deployment)) is not None:
+        body = with_model(body, name) if isinstance(body, bytes) else body.with_model(name)
+    headers = (*_headers(call), *_framing(call, body), credential)
+    return UpstreamRequest(call.method, url(call, deployment), headers, body), applied
 
 
-def url(operation: str, deployment: Deployment) -> str:
-    """The URL of an operation at a deployment (Azure's classic API, or its v1 API).
+def url(call: Call, deployment: Deployment) -> str:
+    """The URL of a call at a deployment: at an OpenAI-compatible server, in Azure's v1 API or its classic one.
 
     Raises:
         RequestError: the deployment's name cannot stand in a path.
     """
-    version = deployment.api_version
-    if version in _V1_QUERY:
-        return f"{deployment.base_url}/openai/v1/{operation}{_V1_QUERY[version]}"
+    base, operation, version = deployment.base_url, call.operation, deployment.api_version
+    if deployment.kind == "openai":
+        api = f"{base}/{version}" if version and not operation.startswith("/") else base
+        return _with_query(f"{api}/{operation.removeprefix('/')}", call.query)
+    if version in _V1_QUERY and operation not in CLASSIC_ONLY:
+        return _with_query(f"{base}/openai/v1/{operation}", call.query, _V1_QUERY[version])
+    dated = f"api-version={CLASSIC_ONLY[operation] if version in _V1_QUERY else version}"
+    if operation not in DEPLOYMENT_SCOPED:
+        return _with_query(f"{base}/openai/{operation}", call.query, dated)
     name = deployment.name
     if not is_deployment_name(name):
         raise RequestError(f"model is {name!r}, which no deployment is called", param="model", code="invalid_model")
-    return f"{deployment.base_url}/openai/deployments/{quote(name, safe='')}/{operation}?api-version={version}"
+    return _with_query(f"{base}/openai/deployments/{quote(name, safe='')}/{operation}", call.query, dated)
 
 
-def adapted_body(
-    call: Call, model: str | None, adaptations: tuple[Adaptation, ...]
-) -> tuple[bytes, tuple[Adaptation, ...]]:
-    """The call's body with `model` set (where it is not None) and what the deployment taught us applied.
+def model_for_body(call: Call, deployment: Deployment) -> str | None:
+    """What the body's `model` must become for the deployment to be asked; None where it may stay as it is."""
+    is_azure = deployment.kind == "azure"
+    is_v1 = deployment.api_version in _V1_QUERY and call.operation not in CLASSIC_ONLY
+    if is_azure and not is_v1 and call.operation in DEPLOYMENT_SCOPED:
+        return None  # the path says it
+    if call.model_in_body is None and call.operation not in MODEL_REQUIRED:
+        return None  # that a thread, say, is created has no model
+    return deployment.name if deployment.name and deployment.name != call.model_in_body else None
+
+
+def adapted_body(call: Call, adaptations: tuple[Adaptation, ...]) -> tuple[bytes | Body, tuple[Adaptation, ...]]:
+    """The call's body with what the deployment taught us applied.
 
     A renamed parameter keeps its value. One is left out only if it came from the environment's
     defaults: what the caller sent is never dropped. A body that needs no change is not touched.
     """
-    if model is None and not adaptations:
+    if not adaptations or call.verbatim or not isinstance(call.body, bytes):
         return call.body, ()
     members = _decode_members(call.body)
     applied = []
@@ -69,8 +87,30 @@ def adapted_body(
         if new is not None:
             members[new] = value
         applied.append(adaptation)
-    if model is None and not applied:
-        return call.body, ()
-    if model is not None:
-        members["model"] = Raw(msgspec.json.encode(model))
-    return msgspec.json.encode(members), tuple(applied)
+    return (msgspec.json.encode(members), tuple(applied)) if applied else (call.body, ())
+
+
+def _headers(call: Call) -> Headers:
+    """The headers that describe what is wanted.
+
+    An event stream is read here, event by event, and what the simple endpoint asks for is read
+    whole: compressed, either would have to be opened first. Everything else may come as the caller
+    can read it, which for us to be able to read an error means gzip at the most.
+    """
+    if not call.verbatim:
+        accept = b"text/event-stream" if call.stream else b"application/json"
+        return ((b"content-type", b"application/json"), (b"accept", accept), (b"accept-encoding", b"identity"))
+    coding = b"gzip" if not call.stream and accepts_gzip(call.headers) else b"identity"
+    return (*(pair for pair in call.headers if pair[0] != b"accept-encoding"), (b"accept-encoding", coding))
+
+
+def _framing(call: Call, body: bytes | Body) -> Headers:
+    """How the length of a body that is not held in memory is told."""
+    if isinstance(body, bytes):
+        return ()
+    return ((b"content-length", b"%d" % body.size),) if body.size is not None else ()
+
+
+def _with_query(url: str, *parts: str) -> str:
+    query = "&".join(part for part in parts if part)
+    return f"{url}?{query}" if query else url

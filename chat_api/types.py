@@ -34,12 +34,13 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """An Azure deployment: its name, the base URL and api-version that reach it, and our key for it."""
+    """Where a call can go: a deployment at Azure, or a model at an OpenAI-compatible server; our key for it."""
 
     name: str
     base_url: str  # scheme, host and path prefix, no trailing slash
-    api_version: str  # a date, "v1" or "preview" (of v1)
+    api_version: str  # a date, "v1" or "preview" (of v1); of an OpenAI-compatible server "v1", or "" if its URL has it
     key: Secret | None = None
+    kind: str = "azure"  # or "openai"
 
     @property
     def host(self) -> str:
@@ -48,16 +49,51 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxies:
+    """The outbound proxies by the scheme of the URL that is asked; they may hold a password."""
+
+    http: Secret | None = None
+    https: Secret | None = None
+    bypass: str = ""  # the hosts that are asked directly, as NO_PROXY lists them
+
+
+class Body(Protocol):
+    """A request body that is not held in memory: sent on as it comes, or from disk."""
+
+    @property
+    def size(self) -> int | None:
+        """Its length in bytes, where that is known before it has come."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Its bytes, in pieces."""
+        ...
+
+    def with_model(self, name: str) -> "Body":
+        """The same body with another value of its field `model`, if it is a form that has one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """One call as the gateway understands it, free of ASGI."""
 
-    operation: str  # "chat/completions"
+    # "chat/completions": the path under /v1/, as it was quoted. What lies outside of /v1 begins with a slash.
+    operation: str
     model: str | None  # as the caller named it; None means the default deployment
-    body: bytes  # JSON for the upstream
+    body: bytes | Body
     stream: bool
     credential: Secret | None = None  # what the caller presented, if anything
     # Parameters in `body` that came from the environment's defaults, not from the caller.
     defaulted: frozenset[str] = frozenset()
+    method: str = "POST"
+    query: str = ""  # as it came, without what is ours to decide (api-version, api-key)
+    headers: Headers = ()  # of the caller's, those that go on
+    # The body and the answer are the caller's and the upstream's own: nothing but the model's name may change.
+    verbatim: bool = False
+    model_in_body: str | None = None
+    choices: int = 1  # how many answers to a chat were asked for
+    route: str = ""  # the path prefix of the upstream that was addressed; "" is the main one
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +114,7 @@ class UpstreamRequest:
     method: str
     url: str
     headers: Headers = field(repr=False)  # they carry the credential
-    body: bytes = field(repr=False)
+    body: bytes | Body = field(repr=False)
 
 
 class ByteStream(Protocol):

@@ -14,7 +14,7 @@ import httpx2 as httpx
 from chat_api.errors import AuthError, GatewayError, NoUpstream, UpstreamError, UpstreamTimeout
 from chat_api.headers import is_value
 from chat_api.settings import Settings
-from chat_api.types import Call, Deployment, Headers, UpstreamRequest
+from chat_api.types import Call, Deployment, Headers, Secret, UpstreamRequest
 
 MAX_CONNECTIONS = 1000
 MAX_IDLE_CONNECTIONS = 50  # each call looks at every idle connection, so few are kept
@@ -37,6 +37,8 @@ def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
         message = "no key: send yours as an api-key header or as Authorization: Bearer, or set KEY on the server"
         raise AuthError(message)
     text = key.reveal().encode()
+    if deployment.kind == "openai":
+        return (b"authorization", b"Bearer " + text)
     # Azure takes Entra ID tokens, which are JWTs, as Bearer only, and keys as api-key on every API.
     return (b"authorization", b"Bearer " + text) if _JWT.fullmatch(text) else (b"api-key", text)
 
@@ -64,12 +66,22 @@ class HttpxResponse:
 
 
 class HttpxTransport:
-    """Sends requests over pooled HTTP/1.1 connections; follows no redirect, reads no proxy setting."""
+    """Sends requests over pooled HTTP/1.1 connections; follows no redirect.
 
-    def __init__(self, settings: Settings, *, verify: ssl.SSLContext | None = None) -> None:
+    Args:
+        settings: the time limits.
+        verify: what verifies the upstream's certificate; the system's trust store without it.
+        proxy: an HTTP or SOCKS5 proxy through which every connection goes.
+    """
+
+    def __init__(
+        self, settings: Settings, *, verify: ssl.SSLContext | None = None, proxy: Secret | None = None
+    ) -> None:
         self._settings = settings
+        self._proxy = urlsplit(proxy.reveal()).netloc.rpartition("@")[2] if proxy else None
         self._pool = httpx.AsyncHTTPTransport(
             verify=verify or httpx.create_ssl_context(),
+            proxy=httpx.Proxy(proxy.reveal()) if proxy else None,
             limits=httpx.Limits(
                 max_connections=MAX_CONNECTIONS,
                 max_keepalive_connections=MAX_IDLE_CONNECTIONS,
@@ -79,7 +91,7 @@ class HttpxTransport:
 
     async def send(self, request: UpstreamRequest) -> HttpxResponse:
         """Send the request and return once the response's head has arrived."""
-        seam = _Seam(request.url, self._settings)
+        seam = _Seam(request.url, self._settings, self._proxy)
         times: dict[str, float | None] = {
             "pool": self._settings.connect_timeout,
             "connect": self._settings.connect_timeout,
@@ -111,9 +123,10 @@ class HttpxTransport:
 class _Seam:
     """Makes httpx's exceptions ours, in words that name the host and the setting."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, proxy: str | None) -> None:
         self._url = url
         self._settings = settings
+        self._proxy = proxy
 
     @property
     def _host(self) -> str:
@@ -135,6 +148,9 @@ class _Seam:
             case httpx.WriteTimeout():
                 seconds = settings.idle_timeout
                 return UpstreamTimeout(f"{host} took nothing of the request for IDLE_TIMEOUT ({seconds:g} s)")
+            case httpx.ProxyError() | httpx.ConnectError() if self._proxy:
+                message = f"the proxy {self._proxy} does not connect to {host}: {_reason(error)}; check UPSTREAM_PROXY"
+                return UpstreamError(message, code="proxy_failed")
             case httpx.ConnectError():
                 reason = _reason(error)
                 message = f"cannot reach {host}: {reason}; {_advice(reason)}"

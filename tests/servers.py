@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import uvicorn
 from starlette.types import ASGIApp
 
 from chat_api import settings
 from chat_api.app import create_app
 from chat_api.emulator import Emulator, open_emulator
+from chat_api.protocol import SheddingServer
 from chat_api.server import listen, server_config
 
 KEY = "canary-azure-key"
@@ -35,7 +35,7 @@ class Gateway:
         return self.client.post("/v1/gpt/chat", json=fields)
 
 
-class _Server(uvicorn.Server):
+class _Server(SheddingServer):
     """A server in a thread: the signals are pytest's."""
 
     @contextlib.contextmanager

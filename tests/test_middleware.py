@@ -9,7 +9,8 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from chat_api.errors import ClientGone, NoUpstream, RequestError, StreamBroken
-from chat_api.middleware import AccessLog, ErrorBoundary, LoopbackGuard
+from chat_api.guards import LoopbackGuard
+from chat_api.middleware import AccessLog, ErrorBoundary
 
 SCOPE: dict[str, Any] = {
     "type": "http",

@@ -1,0 +1,48 @@
+"""Opens bodies that an upstream has compressed although they are to be read here: event streams and errors."""
+
+import zlib
+from collections.abc import AsyncIterator
+
+from chat_api.errors import UpstreamError
+from chat_api.headers import first
+from chat_api.types import Headers, UpstreamResponse
+
+MAX_PIECE_BYTES = 64 * 1024  # of what comes out at once: a few bytes can stand for very many
+_WINDOW = {"gzip": zlib.MAX_WBITS | 16, "x-gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
+
+
+def decoded(response: UpstreamResponse) -> AsyncIterator[bytes]:
+    """The response's body as it was before it was compressed, as it arrives.
+
+    Raises:
+        UpstreamError: its coding is not known here, or it is not what it says.
+    """
+    coding = (first(response.headers, b"content-encoding") or b"identity").strip().lower().decode("latin-1")
+    if coding == "identity":
+        return response.chunks()
+    if coding not in _WINDOW:
+        raise UpstreamError(f'the upstream sent a body coded as "{coding}", which was not asked for')
+    return _opened(response.chunks(), _WINDOW[coding])
+
+
+def without_coding(headers: Headers) -> Headers:
+    """The headers of a body that has been opened: what they say of its coding and length is no longer so."""
+    if first(headers, b"content-encoding") is None:
+        return headers
+    return tuple(pair for pair in headers if pair[0] not in (b"content-encoding", b"content-length"))
+
+
+async def _opened(chunks: AsyncIterator[bytes], window: int) -> AsyncIterator[bytes]:
+    opener = zlib.decompressobj(window)
+    try:
+        async for chunk in chunks:
+            while chunk:
+                if piece := opener.decompress(chunk, MAX_PIECE_BYTES):
+                    yield piece
+                chunk = opener.unconsumed_tail
+        if piece := opener.flush():
+            yield piece
+    except zlib.error as error:
+        raise UpstreamError(f"the upstream's compressed answer cannot be read: {error}") from error
+    if not opener.eof:
+        raise UpstreamError("the upstream broke off its compressed answer", code="answer_cut_short")

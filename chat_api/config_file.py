@@ -1,0 +1,149 @@
+"""The YAML file of deployments: our own form, and the one of azure-openai-proxy's `deployment_config`.
+
+Every scalar is read as text: YAML would make a date of an unquoted api-version, and numbers of keys.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from chat_api.azure_url import Endpoint, parse_api_version, parse_endpoint, parse_server
+from chat_api.setting_parsers import PARSERS
+from chat_api.types import Secret
+
+KINDS = ("azure", "openai")
+# Our form's names of what a deployment has, and the other form's.
+_OURS = {"name", "models", "model", "endpoint", "key", "api_version", "kind"}
+_THEIRS = {
+    "deployment_name": "name",
+    "model_name": "model",
+    "endpoint": "endpoint",
+    "api_key": "key",
+    "api_version": "api_version",
+}
+_TOP = {"api_base", "deployments", "deployment_config"}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredDeployment:
+    """A deployment as the file describes it; what it leaves out is what the settings say."""
+
+    name: str
+    models: tuple[str, ...]
+    endpoint: Endpoint | None = None
+    key: Secret | None = None
+    api_version: str | None = None
+    kind: str = "azure"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the file says."""
+
+    deployments: tuple[ConfiguredDeployment, ...] = ()
+    api_base: str = "/v1"
+
+
+def read_config(path: Path) -> Config:
+    """The deployments in a file.
+
+    Raises:
+        ValueError: it cannot be used; the message names the entry, what it got and what it takes.
+    """
+    try:
+        content = yaml.load(path.read_text("utf-8"), _TextLoader)  # noqa: S506 - it makes nothing but text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start})") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ValueError(f"{line}{error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).partition("\n")[0]) from None
+    if content in (None, ""):
+        return Config()
+    _check_names(content, _TOP, "the file")
+    entries = []
+    for section, names in (("deployments", {name: name for name in _OURS}), ("deployment_config", _THEIRS)):
+        rows = content.get(section) or []
+        if not isinstance(rows, list):
+            raise ValueError(f"{section} is no list")
+        for number, row in enumerate(rows, 1):
+            where = f"{section} entry {number}"
+            _check_names(row, set(names), where)
+            entries.append(_deployment({names[name]: value for name, value in row.items()}, where))
+    base = PARSERS["prefixes"](content.get("api_base") or "/v1")
+    return Config(tuple(entries), base[0])
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Makes text of every scalar, and refuses a name that is given twice instead of taking the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f'"{key.value}" is given twice', key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _check_names(content: Any, known: set[str], where: str) -> None:
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{where} is no mapping of names to values")
+    for name in content:
+        if name not in known:
+            close = get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(sorted(known))}"
+            raise ValueError(f'{where} has an unknown name "{name}"; {hint}')
+
+
+def _deployment(row: dict[str, Any], where: str) -> ConfiguredDeployment:
+    def read(name: str, parse: Callable[[str], Any], expects: str) -> Any:
+        value = row.get(name)
+        if value in (None, ""):
+            return None
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {name} takes {expects}")
+        try:
+            return parse(value.strip())
+        except ValueError as error:
+            shown = "cannot be used" if name == "key" else f'is "{value}"'
+            raise ValueError(f"{where}: {name} {shown} ({error}); it takes {expects}") from None
+
+    kind = read("kind", PARSERS["upstream"], " or ".join(KINDS)) or "azure"
+    if kind == "openai":
+        endpoint = read("endpoint", _server, "an http(s) URL such as http://127.0.0.1:8000/v1")
+    else:
+        endpoint = read("endpoint", parse_endpoint, "an http(s) URL such as https://my-resource.openai.azure.com")
+    name = read("name", PARSERS["deployment_name"], "the name of a deployment")
+    name = name or (endpoint.deployment if endpoint else None)
+    if not name:
+        raise ValueError(f"{where} has no name; it takes the name of a deployment")
+    if kind == "openai" and endpoint is None:
+        raise ValueError(f"{where} has no endpoint; it takes an http(s) URL such as http://127.0.0.1:8000/v1")
+    version = read("api_version", parse_api_version, "a date such as 2024-10-21 or 2025-04-01-preview, or v1")
+    return ConfiguredDeployment(
+        name=name,
+        models=_models(row, where) or (name,),
+        endpoint=endpoint,
+        key=read("key", PARSERS["key"], "a key of visible ASCII characters without spaces"),
+        api_version=version or (endpoint.api_version if endpoint else None),
+        kind=kind,
+    )
+
+
+def _server(text: str) -> Endpoint:
+    return Endpoint(parse_server(text))
+
+
+def _models(row: dict[str, Any], where: str) -> tuple[str, ...]:
+    models = row.get("models") or []
+    models = [models] if isinstance(models, str) else models
+    names = [*models, *([row["model"]] if row.get("model") else [])]
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{where}: models takes a list of names")
+    return tuple(names)

@@ -1,0 +1,89 @@
+"""What the settings files of other gateways mean here, where a name alone does not say it.
+
+Their names for our settings are the `aliases` of the settings table. This is the rest: what each of
+them took for granted, and what its files may ask for that is not built yet.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Another gateway: the names that only its files have, and its defaults that differ from ours."""
+
+    signs: frozenset[str]
+    defaults: Mapping[str, str]
+
+
+GATEWAYS = (
+    Gateway(  # stulzq/azure-openai-proxy
+        frozenset({"AZURE_OPENAI_API_VER", "AZURE_OPENAI_HTTP_PROXY", "AZURE_OPENAI_SOCKS_PROXY"}),
+        {"HOST": "0.0.0.0"},  # noqa: S104 - as there; the settings check who could then use the key
+    ),
+    Gateway(  # diemus/azure-openai-proxy
+        frozenset(
+            {
+                "AZURE_OPENAI_PROXY_ADDRESS",
+                "AZURE_OPENAI_PROXY_MODE",
+                "AZURE_OPENAI_APIVERSION",
+                "AZURE_OPENAI_TOKEN",
+            }
+        ),
+        {
+            "HOST": "0.0.0.0",  # noqa: S104
+            "MODEL_MAPPER": "gpt-3.5-turbo=gpt-35-turbo,gpt-3.5-turbo-0301=gpt-35-turbo-0301",
+        },
+    ),
+    Gateway(  # KenyonY/openai-forward
+        frozenset(
+            {
+                "FORWARD_KEY",
+                "OPENAI_ROUTE_PREFIX",
+                "EXTRA_BASE_URL",
+                "EXTRA_ROUTE_PREFIX",
+                "REQ_RATE_LIMIT",
+                "GLOBAL_RATE_LIMIT",
+                "TOKEN_RATE_LIMIT",
+                "LOG_CHAT",
+                "CACHE_CHAT_COMPLETION",
+                "IP_WHITELIST",
+                "IP_BLACKLIST",
+            }
+        ),
+        {"HOST": "0.0.0.0", "HTTP_PORT": "8000", "UPSTREAM": "openai"},  # noqa: S104
+    ),
+)
+_OFF = ("false", "0", "no", "off")
+# What is asked for and not built yet, and the values that ask for nothing.
+NOT_YET: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "REQ_RATE_LIMIT": ("requests are not limited", ("{}",)),
+    "GLOBAL_RATE_LIMIT": ("requests are not limited", ("inf",)),
+    "TOKEN_RATE_LIMIT": ("streams are not paced", ("{}", "inf")),
+    "LOG_CHAT": ("no conversation is logged", _OFF),
+    "CACHE_CHAT_COMPLETION": ("no answer is cached", _OFF),
+    "CACHE_EMBEDDINGS": ("no answer is cached", _OFF),
+}
+
+
+def defaults_for(given: Callable[[str], str | None]) -> dict[str, str]:
+    """The defaults that a file of another gateway counts on; none where no name of its own is set."""
+    defaults: dict[str, str] = {}
+    for gateway in GATEWAYS:
+        if any(given(name) for name in gateway.signs):
+            defaults = {**gateway.defaults, **defaults}
+    return {name: value for name, value in defaults.items() if name != "UPSTREAM" or not _names_azure(given)}
+
+
+def unbuilt(given: Callable[[str], str | None]) -> list[str]:
+    """A warning for each setting that asks for something that is not built yet."""
+    warnings = []
+    for name, (effect, nothing) in NOT_YET.items():
+        value = given(name)
+        if value and value.lower().replace(" ", "") not in nothing:
+            warnings.append(f"{name} is set, but this server cannot do that yet: {effect}")
+    return warnings
+
+
+def _names_azure(given: Callable[[str], str | None]) -> bool:
+    return bool(given("ENDPOINT") or given("AZURE_OPENAI_ENDPOINT") or given("CONFIG_FILE"))

@@ -1,0 +1,110 @@
+"""The request side of the relay: an ASGI request made into a call, with as much of its body read as decides its way."""
+
+from starlette.types import Receive, Scope
+
+from chat_api.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
+from chat_api.headers import first, forwarded, media_type, presented_credential
+from chat_api.multipart import FieldFinder, boundary_of
+from chat_api.operations import DEPLOYMENT_SCOPED, Target, is_unrouted
+from chat_api.reading import read_body
+from chat_api.routing import Routing, form_model, read_routing
+from chat_api.settings import Settings
+from chat_api.spool import Form, Upload
+from chat_api.types import Body, Call, Headers, Secret
+
+_OURS = ("api-version", "api-key")  # of a query: what the caller has no say in
+
+
+async def read_call(scope: Scope, receive: Receive, target: Target, route: str, settings: Settings) -> Call:
+    """The call that a request makes.
+
+    What says nothing of where it goes is passed on as it comes. A form is spooled, as its field
+    `model` may stand behind a file; JSON is read whole.
+
+    Raises:
+        RequestError: the request cannot be served as it is.
+        ClientGone: the client left before its body was complete.
+    """
+    headers: Headers = scope["headers"]
+    presented = presented_credential(headers)
+    body, routing = await _read(scope, receive, target, settings)
+    return Call(
+        operation=target.operation,
+        model=target.model or routing.model,
+        body=body,
+        stream=routing.stream,
+        credential=Secret(presented) if presented else None,
+        method=scope["method"],
+        query=_query(scope["query_string"]),
+        headers=forwarded(headers),
+        verbatim=True,
+        model_in_body=routing.model,
+        choices=routing.choices,
+        route=route,
+    )
+
+
+async def _read(scope: Scope, receive: Receive, target: Target, settings: Settings) -> tuple[bytes | Body, Routing]:
+    headers: Headers = scope["headers"]
+    operation = target.operation
+    is_form = media_type(headers) == "multipart/form-data"
+    is_routed_form = is_form and operation in DEPLOYMENT_SCOPED
+    passes = is_unrouted(scope["method"], operation) or operation.startswith("/")
+    if passes or (is_form and not is_routed_form):
+        return _upload(headers, receive, settings.max_upload_bytes), Routing()
+    _check_coding(headers)
+    if is_routed_form:
+        form = await _spooled(headers, receive, settings.max_upload_bytes)
+        return form, Routing(model=form_model(form.model))
+    body = await read_body(scope, receive, settings.max_body_bytes)
+    return body, read_routing(body) if body.strip() or operation in DEPLOYMENT_SCOPED else Routing()
+
+
+def _upload(headers: Headers, receive: Receive, max_bytes: int) -> bytes | Upload:
+    size = _declared(headers, max_bytes)
+    if size == 0 or (size is None and first(headers, b"transfer-encoding") is None):
+        return b""
+    return Upload(receive, size, max_bytes)
+
+
+async def _spooled(headers: Headers, receive: Receive, max_bytes: int) -> Form:
+    _declared(headers, max_bytes)
+    form = Form(FieldFinder(boundary_of(first(headers, b"content-type") or b""), b"model"))
+    try:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client left before its request was complete")
+            if form.size + len(message.get("body", b"")) > max_bytes:
+                raise _too_large(max_bytes)
+            await form.write(message.get("body", b""))
+            if not message.get("more_body", False):
+                return form
+    except BaseException:
+        await form.aclose()
+        raise
+
+
+def _declared(headers: Headers, max_bytes: int) -> int | None:
+    declared = first(headers, b"content-length")
+    if declared is None or not declared.isdigit():
+        return None
+    size = int(declared[:20])
+    if size > max_bytes:
+        raise _too_large(max_bytes)
+    return size
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than MAX_UPLOAD_BYTES ({max_bytes} bytes)")
+
+
+def _check_coding(headers: Headers) -> None:
+    coding = first(headers, b"content-encoding")
+    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+        raise UnsupportedMediaType(f'content-encoding "{coding.decode("latin-1")}" is not read here; send none')
+
+
+def _query(query: bytes) -> str:
+    parts = query.decode("latin-1").split("&")
+    return "&".join(part for part in parts if part.partition("=")[0].lower() not in _OURS)

@@ -1,0 +1,129 @@
+"""Which deployment answers for which model: the table made of the settings, and its list in OpenAI's shape. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from chat_api.errors import RequestError
+from chat_api.types import Deployment
+
+MAX_LISTED = 20  # of the models that an error names
+
+Group = Sequence[Deployment]  # deployments that answer for the same model, or one server under several keys
+
+
+class UnknownModel(RequestError):
+    """The model is none of those that are configured, and only those are served."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class Models:
+    """The table of one upstream.
+
+    Args:
+        groups: model → the deployments that answer for it.
+        default: where calls go that name no model, and what belongs to no deployment (files, batches);
+            its name is the default model's, or "".
+        unknown: what a model outside the table gets: `pass` (it is the name of a deployment), `default` or `reject`.
+    """
+
+    def __init__(self, groups: Mapping[str, Group], default: Group, unknown: str = "pass") -> None:
+        self._groups = dict(groups)
+        self._default = tuple(default)
+        self._unknown = unknown
+        self._by_deployment = {one.name: group for group in groups.values() for one in group if one.name}
+
+    @property
+    def deployments(self) -> Iterable[Deployment]:
+        """Every deployment of the table, the default one included."""
+        return (*self._default, *(one for group in self._groups.values() for one in group))
+
+    @property
+    def names(self) -> list[str]:
+        """The models that are known, in the order they were configured."""
+        own = [self._default[0].name] if self._default and self._default[0].name else []
+        return list(dict.fromkeys([*self._groups, *(name for name in own if name not in self._by_deployment)]))
+
+    @property
+    def relays_list(self) -> bool:
+        """Whether the server knows its models better than we do: it is OpenAI-compatible, and nothing is mapped."""
+        return not self._groups and self._default[0].kind == "openai"
+
+    def resource(self) -> Group:
+        """Where calls go that concern no model."""
+        return self._default
+
+    def group(self, model: str | None) -> Group:
+        """The deployments that answer for a model; for None the default model's.
+
+        Raises:
+            RequestError: no model was named and there is no default one.
+            UnknownModel: it is not in the table, and only the table is served.
+        """
+        if not model:
+            return self._default_group()
+        found = self._groups.get(model) or self._by_deployment.get(model)
+        if found:
+            return found
+        if any(model == one.name for one in self._default):
+            return self._default
+        if self._unknown == "pass":
+            return [replace(one, name=model) for one in self._default]
+        if self._unknown == "default":
+            return self._default_group()
+        names = self.names
+        known = ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "")
+        raise UnknownModel(f'model "{model[:200]}" is not served here; it takes {known or "none"}', param="model")
+
+    def _default_group(self) -> Group:
+        default = self._default[0]
+        if default.name:
+            return self._groups.get(default.name) or self._by_deployment.get(default.name) or self._default
+        if default.kind == "openai":
+            return self._default  # the server has a word in it itself
+        message = "no model: send the name of a deployment as model, or set DEPLOYMENT_NAME on the server"
+        raise RequestError(message, param="model", code="missing_model")
+
+    def listing(self, created: int) -> dict[str, Any]:
+        """The table as OpenAI lists models."""
+        return {"object": "list", "data": [_entry(name, created) for name in self.names]}
+
+    def entry(self, model: str, created: int) -> dict[str, Any]:
+        """One model of the table, as OpenAI describes it.
+
+        Raises:
+            UnknownModel: it is not in the table.
+        """
+        if model not in self.names:
+            known = ", ".join(self.names[:MAX_LISTED])
+            raise UnknownModel(f'model "{model[:200]}" is not in the list; it has {known or "none"}', param="model")
+        return _entry(model, created)
+
+
+def _entry(name: str, created: int) -> dict[str, Any]:
+    """`permission`, `root` and `parent` left OpenAI's shape in 2023; chat UIs of that time read them."""
+    permission = {
+        "id": f"modelperm-{name}",
+        "object": "model_permission",
+        "created": created,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "chat-api",
+        "permission": [permission],
+        "root": name,
+        "parent": None,
+    }

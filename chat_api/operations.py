@@ -1,0 +1,95 @@
+"""The operations of OpenAI's API: what a request's path asks for, and how each is addressed at Azure. Pure.
+
+Azure's documentation of both APIs gives the table: most operations that run a model are scoped to a
+deployment, everything else to the resource; the v1 API serves neither audio nor legacy completions.
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from chat_api.azure_url import is_deployment_name
+from chat_api.errors import RequestError, UnknownPath
+
+DEPLOYMENT_SCOPED = frozenset(
+    {
+        "audio/speech",
+        "audio/transcriptions",
+        "audio/translations",
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "extensions/chat/completions",
+        "images/edits",
+        "images/generations",
+        "images/variations",
+    }
+)
+# The dated api-version with which a resource that is configured for v1 is asked for what v1 does not serve.
+CLASSIC_ONLY = {
+    "audio/speech": "2025-04-01-preview",  # no GA version serves it
+    "audio/transcriptions": "2025-04-01-preview",
+    "audio/translations": "2025-04-01-preview",
+    "completions": "2024-10-21",
+    "extensions/chat/completions": "2023-12-01-preview",
+}
+# The operations that answer with choices; their streams end with `[DONE]`.
+CHAT = frozenset({"chat/completions", "completions", "extensions/chat/completions"})
+# The operations that take a model but are scoped to the resource: the body says which.
+MODEL_REQUIRED = DEPLOYMENT_SCOPED | {"responses", "assistants"}
+# What lies in the resource and has nothing to do with a deployment: passed on without being read.
+_UNROUTED = re.compile(r"(files|uploads|batches|fine_tuning|fine-tunes|vector_stores|containers|evals|models)(/|$)")
+
+_PATH_OF_DEPLOYMENT = re.compile(r"(?:deployments|engines)/(.+)")
+_KNOWN_AT_END = re.compile(r"(.+?)/(" + "|".join(sorted(DEPLOYMENT_SCOPED, key=len, reverse=True)) + ")")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path asks for: the operation, and the model or deployment that it names, if it names one."""
+
+    operation: str
+    model: str | None = None
+
+
+def parse_path(path: str) -> Target:
+    """The target of a path under the API's prefix, still quoted: `chat/completions`, `deployments/x/embeddings`.
+
+    Raises:
+        RequestError: it holds what no path does: `.` and `..`, quoted slashes or control characters.
+        UnknownPath: it is empty, or has an empty segment (`//`).
+    """
+    for segment in path.removesuffix("/").split("/"):
+        _check_segment(segment, path)
+    path = path.removesuffix("/")
+    scoped = _PATH_OF_DEPLOYMENT.fullmatch(path)
+    if scoped is None:
+        return Target(path)
+    known = _KNOWN_AT_END.fullmatch(scoped[1])  # first, as some clients do not quote a slash within a name
+    name, _, operation = (known[1], "", known[2]) if known else scoped[1].partition("/")
+    if not operation:
+        return Target(path)
+    model = unquote(name)
+    if not is_deployment_name(model):
+        raise RequestError(f"no deployment is called {model!r}", param="model", code="invalid_model")
+    return Target(operation, model)
+
+
+def is_unrouted(method: str, operation: str) -> bool:
+    """Whether nothing in the request's body says where it goes."""
+    return method in ("GET", "HEAD", "DELETE") or _UNROUTED.match(operation) is not None
+
+
+def _check_segment(segment: str, path: str) -> None:
+    if not segment:
+        better = re.sub("/+", "/", path).strip("/")
+        raise UnknownPath(f'the path has an empty segment ("//"); did you mean /v1/{better}?' if better else "no path")
+    text = unquote(segment, errors="replace")
+    names = "/" in text and "%2f" in segment.lower() and not _names_deployment(segment, path)
+    if text in (".", "..") or names or "\\" in text or not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
+        raise RequestError(f'"{segment}" cannot stand in a path', code="invalid_path")
+
+
+def _names_deployment(segment: str, path: str) -> bool:
+    """Whether the segment is the name in `deployments/{name}/…`, in which a quoted slash is one of the name's."""
+    return path.split("/")[0] in ("deployments", "engines") and path.split("/")[1] == segment

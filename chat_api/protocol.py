@@ -1,0 +1,176 @@
+"""uvicorn's HTTP/1.1 protocol where ours differs: what it refuses, what it ignores, and whom it no longer waits for."""
+
+import asyncio
+import logging
+from typing import Any
+from urllib.parse import urlsplit
+
+import httptools
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from chat_api.errors import GatewayError, RequestError, simple_body
+from chat_api.guards import AUTHORITY
+from chat_api.settings import Settings
+
+# Load balancers keep their connections for about a minute; the side that closes first must be theirs,
+# or a request that crosses our close is answered 502.
+KEEPALIVE_SECONDS = 75
+# Of a body that was refused by its size: a client that reads only when it has sent all gets its answer.
+MAX_DISCARDED_BYTES = 64 * 1024 * 1024
+
+IDLE, HEAD, BODY, ANSWER = "idle", "head", "body", "answer"  # what a connection waits for
+_SETTINGS = {IDLE: "", HEAD: "headers_timeout", BODY: "body_timeout"}
+_TOO_SLOW = {
+    HEAD: RequestError("the head of the request did not come within HEADERS_TIMEOUT", code="request_timeout"),
+    BODY: RequestError("the body of the request fell silent for BODY_TIMEOUT", code="request_timeout"),
+}
+
+log = logging.getLogger(__name__)
+
+_UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol, but for five things.
+
+    1. A request that comes before the last one is answered (pipelining, RFC 9112 section 9.3.2) is not
+       taken: uvicorn would queue it, and then no longer notice that the client of the first one left.
+       The connection is closed after the first answer, and the client sends the second one again.
+    2. An offer to upgrade (`Upgrade: h2c`, as Java's client and `curl --http2` send it) is ignored, as
+       RFC 9110 section 7.8 allows. uvicorn would lose the request's body.
+    3. A body that goes on after its answer is thrown away up to a limit, not for ever.
+    4. A client is shed that does not finish its request's head, whose body falls silent, or that takes
+       nothing of its answer. `SheddingServer` looks once a second; a request costs no timer.
+    5. What is no HTTP is answered in JSON, like everything else; and the app is told the host that an
+       absolute-form request target names.
+    """
+
+    def __init__(self, *args: Any, settings: Settings, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._settings = settings
+        self._pipelined = False
+        self._discarded = 0
+        self._phase = IDLE
+        self._since = self.loop.time()
+        self._unsent = 0
+        self._taken_at = self._since
+
+    def _enter(self, phase: str) -> None:
+        self._phase = phase
+        self._since = self.loop.time()
+
+    def shed(self, now: float) -> None:
+        """Let go of the connection if its client has been too slow for too long."""
+        if self._reader_stalls(now):
+            log.info("a client took nothing of its answer for READER_TIMEOUT; it was cut")
+            self.transport.abort()
+        elif self._phase == BODY and self.flow.read_paused:
+            self._since = now  # it is us who do not read
+        elif self._phase in _SETTINGS and now - self._since > self._limit():
+            if self._phase == IDLE or (self.cycle is not None and self.cycle.response_started):
+                self.transport.close()
+            else:
+                self._refuse(408, _TOO_SLOW[self._phase])
+
+    def _limit(self) -> float:
+        limit: float = getattr(self._settings, _SETTINGS[self._phase], KEEPALIVE_SECONDS)
+        return limit
+
+    def _reader_stalls(self, now: float) -> bool:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self._unsent:
+            self._taken_at = now
+        self._unsent = unsent
+        return now - self._taken_at > self._settings.reader_timeout
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, and close."""
+        self._refuse(400, RequestError(msg, code="invalid_http"))
+
+    def _refuse(self, status: int, error: GatewayError) -> None:
+        body = msgspec.json.encode(simple_body(error))
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # whatever the app says from now on is not sent
+            self.cycle.message_event.set()
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._enter(HEAD)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._pipelined = True
+            self.cycle.keep_alive = False
+            raise RuntimeError("pipelined")  # stops the parser
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is complete; one that offers an upgrade begins again without the offer."""
+        if self.parser.should_upgrade():
+            return
+        self._enter(BODY)
+        if not self.url.startswith(b"/"):
+            self.scope[AUTHORITY] = urlsplit(self.url.decode("latin-1")).netloc  # type: ignore[literal-required]  # our own
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The parser has read all it will of a request, which is not all where an upgrade was offered."""
+        if not self.parser.should_upgrade():
+            self._phase = ANSWER
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has been sent."""
+        super().on_response_complete()
+        if self._phase == ANSWER:
+            self._enter(IDLE)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a request's body; one that was answered already is thrown away, but not for ever."""
+        self._since = self.loop.time()
+        if self.cycle.response_complete:
+            self._discarded += len(body)
+            if self._discarded > MAX_DISCARDED_BYTES:
+                self.transport.close()
+            return
+        super().on_body(body)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._pipelined:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._begin_again(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            if not self._pipelined:
+                self.send_400_response("Invalid HTTP request received.")
+
+    def _begin_again(self, rest: bytes) -> None:
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("CONNECT is not served here.")
+            return
+        version = self.parser.get_http_version().encode()
+        head = [b"%s %s HTTP/%s\r\n" % (method, self.url, version)]
+        head += [b"%s: %s\r\n" % pair for pair in self.headers if pair[0] not in _UPGRADE_HEADERS]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join(head) + b"\r\n" + rest)
+
+
+class SheddingServer(uvicorn.Server):
+    """uvicorn's server, which once a second looks for clients that are too slow."""
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Protocol):
+                    connection.shed(now)
+        return await super().on_tick(counter)

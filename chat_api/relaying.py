@@ -1,0 +1,127 @@
+"""`/v1/*`: OpenAI's API, relayed; and what is answered here: the list of models, and what old chat UIs probe."""
+
+import time
+from urllib.parse import unquote
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from chat_api.errors import UnknownPath, WrongMethod
+from chat_api.gateway import Gateway
+from chat_api.headers import media_type, presented_credential
+from chat_api.incoming import read_call
+from chat_api.models import Models
+from chat_api.operations import Target, parse_path
+from chat_api.passing import EventPassage, pass_bytes, pass_whole
+from chat_api.refusals import relayable
+from chat_api.settings import Settings
+from chat_api.spool import Form, Upload
+from chat_api.streaming import let_go, until_gone
+from chat_api.types import Secret
+from chat_api.upstreams import MAIN
+
+METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+_FAR = 4102444800  # 2100-01-01
+
+
+class RelayedApi:
+    """OpenAI's API under one path prefix, for any method and operation.
+
+    Args:
+        prefix: the path before the operation, with its last slash: `/v1/`, `/openai/`.
+        route: the upstream that answers.
+        whole: whether the prefix leads to a whole server: what is not under `v1/` is no operation, and
+            goes to the same path there.
+    """
+
+    def __init__(self, prefix: str, route: str = MAIN, *, whole: bool = False) -> None:
+        self._prefix = prefix
+        self._route = route
+        self._whole = whole
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        gateway: Gateway = scope["state"]["gateway"]
+        settings: Settings = scope["state"]["settings"]
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers={"allow": METHODS})(scope, receive, send)
+            return
+        target = self._target(scope)
+        own = _answered_here(target, scope["method"], gateway.models(self._route), scope["state"]["started"])
+        if own is not None:
+            presented = presented_credential(scope["headers"])
+            gateway.authenticate(Secret(presented) if presented else None, gateway.models(self._route).resource()[0])
+            await own(scope, receive, send)
+            return
+        await self._relay(scope, receive, send, target, gateway, settings)
+
+    def _target(self, scope: Scope) -> Target:
+        raw: str = scope["raw_path"].decode("latin-1")
+        start = len(scope.get("root_path", "")) + len(self._prefix)
+        path = raw[start:]
+        target = parse_path(path.removeprefix("v1/"))
+        return Target(f"/{path}") if self._whole and not path.startswith("v1/") else target
+
+    async def _relay(
+        self, scope: Scope, receive: Receive, send: Send, target: Target, gateway: Gateway, settings: Settings
+    ) -> None:
+        call = await read_call(scope, receive, target, self._route, settings)
+        listen = call.body.after if isinstance(call.body, Upload) else receive
+        patience = settings.ping_interval or None if call.stream else None
+        try:
+            task = await until_gone(gateway.handle(call), listen, patience)
+            try:
+                passage = EventPassage(task, call, ping=settings.ping_interval, compat=settings.compat_chunks)
+                if not task.done():
+                    await passage(scope, listen, send)
+                    return
+                reply = relayable(task.result(), call, time.time())
+                if isinstance(reply.body, bytes):
+                    await pass_whole(reply, send, head_only=call.method == "HEAD")
+                elif media_type(reply.headers) == "text/event-stream" and call.method == "POST":
+                    await passage(scope, listen, send)
+                else:
+                    await pass_bytes(reply, listen, send)
+            finally:
+                await let_go(task)
+        finally:
+            if isinstance(call.body, Form):
+                await call.body.aclose()
+
+
+def _answered_here(target: Target, method: str, models: Models, started: int) -> Response | None:
+    """The answer to what no upstream needs to be asked, or could tell."""
+    operation = target.operation
+    if operation.startswith("dashboard/billing/"):
+        return _billing(operation)
+    if operation.partition("/")[0] != "models" or models.relays_list:
+        return None
+    if method not in ("GET", "HEAD"):
+        raise WrongMethod(f"{method} is not served here; send a GET", headers=((b"allow", b"GET, HEAD"),))
+    name = operation.partition("/")[2]
+    return _json(models.entry(unquote(name), started) if name else models.listing(started))
+
+
+def _billing(operation: str) -> Response:
+    """What chat UIs of 2023 ask before they let anyone in: a subscription without an end, and nothing used."""
+    if operation == "dashboard/billing/subscription":
+        return _json(
+            {
+                "object": "billing_subscription",
+                "has_payment_method": True,
+                "soft_limit_usd": 1000000.0,
+                "hard_limit_usd": 1000000.0,
+                "system_hard_limit_usd": 1000000.0,
+                "access_until": _FAR,
+            }
+        )
+    if operation == "dashboard/billing/usage":
+        return _json({"object": "list", "total_usage": 0.0, "daily_costs": []})
+    if operation == "dashboard/billing/credit_grants":
+        return _json({"object": "credit_summary", "total_granted": 0.0, "total_used": 0.0, "total_available": 0.0})
+    raise UnknownPath(f"/v1/{operation} is not served here")
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

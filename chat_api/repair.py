@@ -1,0 +1,150 @@
+"""Which bytes of an upstream's event stream go on to the client, and how the stream ends. Pure.
+
+Whole events go on as they are, the moment they are whole; a piece of one waits for the rest, so that
+what breaks off is never half an event. The end is repaired where only its form is wrong, and is an
+error wherever the answer itself is not complete.
+"""
+
+import re
+
+from chat_api.compat import strict_events
+from chat_api.errors import UpstreamError
+from chat_api.operations import CHAT
+from chat_api.refusals import read_refusal_in_200
+from chat_api.sse import DONE, MAX_EVENT_BYTES, Chunk, Event, EventDecoder, read_chunk
+
+TERMINAL = frozenset(
+    {"response.completed", "response.failed", "response.incomplete", "response.cancelled", "error"}
+)  # the events of the Responses API after which nothing comes
+END = b"data: [DONE]\n\n"
+
+# One look at the bytes tells most chunks apart from those that have to be read.
+_OF_INTEREST = re.compile(
+    rb'\[DONE\]|"error"|event: ?error|"finish_reason": ?"|response\.(?:completed|failed|incomplete|cancelled)'
+)
+_MARKS = (b"\n\n", b"\n\r\n", b"\r\r")  # what ends with them is whole
+_EVENT = re.compile(rb"(?s).*?(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+
+
+class EventRepair:
+    """Follows one event stream.
+
+    Args:
+        operation: what was asked for; it decides what a complete answer is.
+        choices: how many answers a chat was asked for.
+        compat: whether chunks go on without what only Azure puts into them.
+    """
+
+    def __init__(self, operation: str, choices: int = 1, *, compat: bool = False) -> None:
+        self._is_chat = operation in CHAT
+        self._is_responses = operation.split("/")[0] == "responses"
+        self._choices = choices
+        self._compat = strict_events(operation) if compat and self._is_chat else None
+        self._held = bytearray()
+        self._finished: set[int] = set()
+        self._at_start = True
+        self.done = False  # nothing that still comes belongs to the answer
+        self.error: UpstreamError | None = None  # why the answer is not complete
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is there to its end, though the stream may not say so."""
+        return self.error is None and (self.done or (self._is_chat and len(self._finished) >= self._choices))
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The bytes that go on, now that `chunk` has come: whole events, b"" if it completes none.
+
+        Raises:
+            UpstreamError: an event is larger than any that makes sense.
+        """
+        if self._held or not chunk.endswith(b"\n\n"):
+            chunk = self._whole(chunk)
+        return self._followed(chunk) if chunk else b""
+
+    def finish(self) -> bytes:
+        """The upstream has ended the body: the bytes that its end still lacks. `error` tells if it is no end."""
+        tail = bytes(self._held)
+        self._held.clear()
+        whole = _is_whole_event(tail)
+        repaired = self._followed(tail.rstrip(b"\r\n") + b"\n\n") if whole else b""
+        if self._is_chat and self.complete and not self.done:
+            self.done = True
+            repaired += END  # every choice has said why it ends
+        lost = not whole and b"data" in tail
+        if self.error is None and not self.done and (lost or not self._ends_by_itself):
+            self.error = UpstreamError("the upstream ended its answer before its end", code="answer_cut_short")
+        return repaired
+
+    @property
+    def _ends_by_itself(self) -> bool:
+        """Whether the end of the body is end enough: nothing is known of what this kind of stream ends with."""
+        return not (self._is_chat or self._is_responses)
+
+    def _whole(self, chunk: bytes) -> bytes:
+        """The whole events in what was held and `chunk`; the rest is held."""
+        searched = max(0, len(self._held) - 3)
+        self._held += chunk
+        end = max((at + len(mark) for mark in _MARKS if (at := self._held.rfind(mark, searched)) >= 0), default=0)
+        if len(self._held) - end > MAX_EVENT_BYTES:
+            raise UpstreamError(f"an event of the upstream's stream is larger than {MAX_EVENT_BYTES} bytes")
+        whole = bytes(self._held[:end])
+        del self._held[:end]
+        return whole
+
+    def _followed(self, whole: bytes) -> bytes:
+        if self.done or self.error is not None:
+            return b""
+        if self._at_start:
+            self._at_start = False
+            whole = whole.removeprefix(b"\xef\xbb\xbf")
+        if self._compat is None and _OF_INTEREST.search(whole) is None:
+            return whole
+        passed = []
+        for match in _EVENT.finditer(whole):
+            raw = match.group()
+            event = _event(raw)
+            if event is not None and not self._read(event):
+                if self.error is not None:
+                    break
+                raw = END if event.data.strip() == DONE != event.data else raw  # some clients read no spaces after it
+            passed.append(self._compat(raw, event) if self._compat and event else raw)
+            if self.done:
+                break
+        return b"".join(passed)
+
+    def _read(self, event: Event) -> bool:
+        """Take note of an event; False if it ends the stream."""
+        if event.data.strip() == DONE:
+            self.done = True
+            return False
+        chunk = read_chunk(event.data)
+        if self._is_responses:
+            self.done = event.name in TERMINAL or (chunk is not None and chunk.type in TERMINAL)
+            return not self.done
+        if chunk is None or chunk.is_error or event.name == "error":
+            self.error = _told(event)
+            return False
+        self._note_ends(chunk)
+        return True
+
+    def _note_ends(self, chunk: Chunk) -> None:
+        for choice in chunk.choices or ():
+            if choice.finish_reason:
+                self._finished.add(choice.index or 0)
+
+
+def _event(raw: bytes) -> Event | None:
+    events = EventDecoder().feed(raw)
+    return events[0] if events else None
+
+
+def _is_whole_event(tail: bytes) -> bool:
+    """Whether a stream's last bytes are an event that lacks only its line ends, not a piece of one."""
+    events = EventDecoder()
+    found = [*events.feed(tail), *events.flush()]
+    return bool(found) and (found[-1].data.strip() == DONE or read_chunk(found[-1].data) is not None)
+
+
+def _told(event: Event) -> UpstreamError:
+    refusal = read_refusal_in_200((), event.data)
+    return refusal or UpstreamError("the upstream sent an event that is no chunk of an answer")

@@ -1,0 +1,105 @@
+"""What a relayed body says of its routing, read without taking the body apart: `model`, `stream` and `n`. Pure."""
+
+import re
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from chat_api.errors import RequestError
+
+MAX_MODEL_BYTES = 1024
+COUNTLESS = 1_000_000_000  # a legacy completion answers each of its prompts: only `[DONE]` tells that it is complete
+_WORD = {b"": "nothing", b"{": "an object", b"[": "an array", b'"': "text", b"t": "true", b"f": "false"}
+
+
+class Routing(NamedTuple):
+    """The parts of a body that decide where it goes and what comes back."""
+
+    model: str | None = None
+    stream: bool = False
+    choices: int = 1
+
+
+class _Body(msgspec.Struct):
+    """Everything else in the body is skipped, not decoded."""
+
+    model: Raw = Raw()
+    stream: Raw = Raw()
+    n: Raw = Raw()
+    prompt: Raw = Raw()
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+def read_routing(body: bytes) -> Routing:
+    """The routing in a JSON body.
+
+    Raises:
+        RequestError: the body is not a JSON object, or its model is not a name.
+    """
+    try:
+        parsed = _decode_body(body)
+    except msgspec.ValidationError:
+        raise RequestError(f"the body is {_kind(body)}; it takes a JSON object", code="invalid_json") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply", code="invalid_json") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if not body.strip():
+            raise RequestError("the body is empty; it takes a JSON object", code="empty_body") from None
+        reason = str(error).removeprefix("JSON is malformed: ")
+        raise RequestError(f"the body is not JSON: {reason}", code="invalid_json") from None
+    return Routing(_model(bytes(parsed.model)), bytes(parsed.stream) == b"true", _choices(parsed))
+
+
+def with_model(body: bytes, name: str) -> bytes:
+    """The JSON object with another `model`; every other member stays as it was written, in its place."""
+    members = _decode_members(body)
+    value = Raw(msgspec.json.encode(name))
+    if "model" in members:
+        members["model"] = value
+        return msgspec.json.encode(members)
+    return msgspec.json.encode({"model": value, **members})
+
+
+def _choices(parsed: _Body) -> int:
+    if bytes(parsed.prompt).startswith(b"["):
+        return COUNTLESS
+    n = bytes(parsed.n)
+    return int(n) if n.isdigit() and len(n) < 9 else 1
+
+
+def _model(raw: bytes) -> str | None:
+    if raw in (b"", b"null", b'""'):
+        return None
+    try:
+        name = msgspec.json.decode(raw, type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise _no_model(f"model is {_kind(raw)}; it takes the name of a model") from None
+    return _checked(name)
+
+
+def form_model(value: bytes | None) -> str | None:
+    """The model in a form's field, as text; None where it is missing or empty.
+
+    Raises:
+        RequestError: no model is called so.
+    """
+    return _checked(value.decode("utf-8", "replace")) if value else None
+
+
+def _checked(name: str) -> str:
+    if not name.isprintable() or len(name.encode("utf-8", "replace")) > MAX_MODEL_BYTES:
+        raise _no_model("model holds a character that no name has, or is too long; it takes the name of a model")
+    return name
+
+
+def _no_model(message: str) -> RequestError:
+    return RequestError(message, param="model", code="invalid_model")
+
+
+def _kind(value: bytes) -> str:
+    start = value.lstrip()[:1]
+    return "a number" if re.fullmatch(rb"[-0-9]", start) else _WORD.get(start, "null")

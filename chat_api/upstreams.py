@@ -1,0 +1,71 @@
+"""The tables of all upstreams that the settings name, by the path prefix that leads to each. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from chat_api.azure_url import server_version
+from chat_api.models import Models
+from chat_api.settings import Server, Settings
+from chat_api.types import Deployment
+
+MAIN = ""  # the route of the upstream that answers at /v1
+
+
+def upstreams(
+    settings: Settings, emulator: Deployment | None = None, emulated: Sequence[str] = ()
+) -> Mapping[str, Models]:
+    """Route → table; `emulator` is the default deployment where no upstream is set, `emulated` what else it has."""
+    tables = {server.prefix: Models({}, _keyed(server)) for server in (*settings.extra, *settings.openai)}
+    if settings.upstream == "openai":
+        main = settings.openai[0]
+        default = [_named(one, settings.deployment_name) for one in _keyed(main)]
+        tables[MAIN] = _table(settings, default)
+    else:
+        default = [emulator or _default(settings)]
+        tables[MAIN] = _table(settings, default, emulated)
+    return tables
+
+
+def _table(settings: Settings, default: list[Deployment], also: Sequence[str] = ()) -> Models:
+    groups: dict[str, list[Deployment]] = {name: [_named(default[0], name)] for name in also}
+    configured = _configured(settings, default[0])
+    for model, deployment in configured:
+        groups.setdefault(model, []).append(deployment)
+    by_name = {one.name: one for _, one in configured}
+    for model, name in settings.model_mapper:
+        groups[model] = [by_name[name]] if name in by_name else [_named(one, name) for one in default]
+    return Models(groups, default, settings.unknown_model)
+
+
+def _default(settings: Settings) -> Deployment:
+    """ENDPOINT's deployment; without an ENDPOINT the file's, of which DEPLOYMENT_NAME may name one, or the first."""
+    name = settings.deployment_name or ""
+    if settings.endpoint is not None:
+        return Deployment(name, settings.endpoint.base_url, settings.api_version, settings.key)
+    placed = [row for row in settings.config.deployments if row.endpoint is not None]
+    rows = [row for row in placed if name in (row.name, *row.models)] or placed
+    row = rows[0]
+    base_url = row.endpoint.base_url if row.endpoint else ""
+    version = server_version(base_url) if row.kind == "openai" else row.api_version or settings.api_version
+    return Deployment(name, base_url, version, row.key or settings.key, row.kind)
+
+
+def _configured(settings: Settings, default: Deployment) -> list[tuple[str, Deployment]]:
+    """The `(model, deployment)` pairs of the file; what an entry leaves out is the default deployment's."""
+    pairs = []
+    for row in settings.config.deployments:
+        base_url = row.endpoint.base_url if row.endpoint else default.base_url
+        key = row.key or (default.key if base_url == default.base_url else None)
+        version = server_version(base_url) if row.kind == "openai" else row.api_version or settings.api_version
+        deployment = Deployment(row.name, base_url, version, key, row.kind)
+        pairs += [(model, deployment) for model in row.models]
+    return pairs
+
+
+def _keyed(server: Server) -> list[Deployment]:
+    """The server once for each of its keys, which are used in turn; once without a key if it has none."""
+    version = server_version(server.root)
+    return [Deployment("", server.root, version, key, "openai") for key in server.keys or (None,)]
+
+
+def _named(deployment: Deployment, name: str | None) -> Deployment:
+    return Deployment(name or "", deployment.base_url, deployment.api_version, deployment.key, deployment.kind)

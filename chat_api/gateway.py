@@ -12,7 +12,7 @@ from itertools import count
 
 from chat_api.errors import AuthError
 from chat_api.models import Models
-from chat_api.operations import is_unrouted
+from chat_api.operations import MODEL_REQUIRED, is_unrouted
 from chat_api.relay import Relay
 from chat_api.types import Call, Deployment, Reply, Secret
 from chat_api.upstreams import MAIN
@@ -70,8 +70,8 @@ class Gateway:
     def _deployment(self, call: Call) -> Deployment:
         """The deployment that answers the call's model, or that holds what belongs to no model; several take turns."""
         models = self._upstreams[call.route]
-        unrouted = call.model is None and call.verbatim and is_unrouted(call.method, call.operation)
-        group = models.resource() if unrouted else models.group(call.model)
+        needs_model = call.operation in MODEL_REQUIRED and not is_unrouted(call.method, call.operation)
+        group = models.group(call.model) if call.model or needs_model else models.resource()
         return group[next(self._turns) % len(group)] if len(group) > 1 else group[0]
 
 

@@ -20,6 +20,8 @@ KEEPALIVE_SECONDS = 75
 # Of a body that was refused by its size: a client that reads only when it has sent all gets its answer.
 MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 
+MAX_HEAD_BYTES = 64 * 1024  # and what comes with the piece that passes it
+
 IDLE, HEAD, BODY, ANSWER = "idle", "head", "body", "answer"  # what a connection waits for
 _SETTINGS = {IDLE: "", HEAD: "headers_timeout", BODY: "body_timeout"}
 _TOO_SLOW = {
@@ -52,6 +54,7 @@ class Protocol(HttpToolsProtocol):
         self._settings = settings
         self._pipelined = False
         self._discarded = 0
+        self._head_bytes = 0
         self._phase = IDLE
         self._since = self.loop.time()
         self._unsent = 0
@@ -112,7 +115,8 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return
         self._enter(BODY)
-        if not self.url.startswith(b"/"):
+        self._head_bytes = 0
+        if self.url[:4].lower() == b"http":
             self.scope[AUTHORITY] = urlsplit(self.url.decode("latin-1")).netloc  # type: ignore[literal-required]  # our own
         super().on_headers_complete()
 
@@ -143,6 +147,8 @@ class Protocol(HttpToolsProtocol):
         if self._pipelined:
             return
         self._unset_keepalive_if_required()
+        if self._phase != BODY:
+            self._head_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -150,6 +156,8 @@ class Protocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             if not self._pipelined:
                 self.send_400_response("Invalid HTTP request received.")
+        if self._phase == HEAD and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(431, RequestError(f"the head is larger than {MAX_HEAD_BYTES} bytes", code="head_too_large"))
 
     def _begin_again(self, rest: bytes) -> None:
         method = self.parser.get_method()

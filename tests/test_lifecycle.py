@@ -108,7 +108,7 @@ def test_uvicorn_that_listens_elsewhere_does_not_lend_the_key(post: Poster) -> N
 @pytest.mark.parametrize("command", [PYTHON_APP, (CLI, "serve")], ids=["python app.py", "chat-api serve"])
 def test_options_that_are_none_are_refused(command: tuple[str, ...]) -> None:
     """An option that is not there is told, not swallowed."""
-    with process(*command, "--port", "8405") as server:
+    with process(*command, "--prot", "8405") as server:
         assert server.wait() == 2
     assert "No such option" in server.output
 

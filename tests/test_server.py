@@ -124,7 +124,7 @@ def test_refusal_of_a_body_that_was_not_sent_yet_ends_the_connection(server: Gat
 
 def test_body_that_was_refused_is_not_taken_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """After 413 what still comes is thrown away; beyond a limit the connection is closed."""
-    monkeypatch.setattr("chat_api.server.MAX_DISCARDED_BYTES", 100_000)
+    monkeypatch.setattr("chat_api.protocol.MAX_DISCARDED_BYTES", 100_000)
     head = b"POST /v1/gpt/chat HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
     chunk = b"2710\r\n" + b"x" * 10_000 + b"\r\n"
     with gateway(MAX_BODY_BYTES="5000") as server, socket.create_connection(("127.0.0.1", server.port), 10) as sock:

@@ -104,6 +104,9 @@ async def _judged(
         if not (200 <= response.status < 300 or 400 <= response.status < 600):
             message = f"{deployment.host} answered {response.status}, which is no answer to a call; check ENDPOINT"
             raise UpstreamError(message, code="not_an_answer")
+        if response.status == 407:  # a proxy's own; nobody else may say it (RFC 9110 section 15.5.8)
+            message = f"the proxy to {deployment.host} wants other credentials; check UPSTREAM_PROXY"
+            raise UpstreamError(message, code="proxy_failed")
         kind = media_type(response.headers)
         if response.status == 200 and kind == "text/event-stream" and (call.stream or call.verbatim):
             return await _judged_stream(response, deployment, applied)

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from chat_api import refusals, translate, upstream
 from chat_api.coding import decoded, without_coding
 from chat_api.errors import UpstreamError
-from chat_api.headers import media_type, relayed
+from chat_api.headers import accepts_gzip, media_type, relayed
 from chat_api.sse import Event, EventDecoder, read_chunk
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Transport, UpstreamResponse
 
@@ -135,7 +135,10 @@ async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, depl
     JSON that is small is read first, so that an answer that breaks off, or is none, gets a true
     status. What is large or binary goes on as it comes.
     """
-    chunks = response.chunks()
+    # A coding that the caller cannot read is opened, though it was not asked for.
+    readable = accepts_gzip(call.headers)
+    chunks = response.chunks() if readable else decoded(response)
+    headers = response.headers if readable else without_coding(response.headers)
     held: list[bytes] = []
     size = 0
     if kind == "application/json":
@@ -143,13 +146,13 @@ async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, depl
             held.append(chunk)
             size += len(chunk)
             if size > MAX_HELD_BYTES:
-                return Reply(response.status, response.headers, RelayedBody(response, held, chunks), deployment)
+                return Reply(response.status, headers, RelayedBody(response, held, chunks), deployment)
         await response.aclose()
-        return Reply(response.status, response.headers, b"".join(held), deployment)
+        return Reply(response.status, headers, b"".join(held), deployment)
     if kind == "text/html" and call.method == "POST":
         message = f"{deployment.host} answered with a page, not with an answer; check ENDPOINT"
         raise UpstreamError(message, code="not_an_answer")
-    return Reply(response.status, response.headers, RelayedBody(response, held, chunks), deployment)
+    return Reply(response.status, headers, RelayedBody(response, held, chunks), deployment)
 
 
 def _too_large(deployment: Deployment, limit: int) -> UpstreamError:

@@ -43,13 +43,16 @@ class EventRepair:
         self._held = bytearray()
         self._finished: set[int] = set()
         self._at_start = True
+        self._told = False  # a Responses stream has said how it ends
         self.done = False  # nothing that still comes belongs to the answer
         self.error: UpstreamError | None = None  # why the answer is not complete
 
     @property
     def complete(self) -> bool:
         """Whether the answer is there to its end, though the stream may not say so."""
-        return self.error is None and (self.done or (self._is_chat and len(self._finished) >= self._choices))
+        if self.error is not None:
+            return False
+        return self.done or self._told or (self._is_chat and len(self._finished) >= self._choices)
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that go on, now that `chunk` has come: whole events, b"" if it completes none.
@@ -71,7 +74,7 @@ class EventRepair:
             self.done = True
             repaired += END  # every choice has said why it ends
         lost = not whole and b"data" in tail
-        if self.error is None and not self.done and (lost or not self._ends_by_itself):
+        if self.error is None and not (self.done or self._told) and (lost or not self._ends_by_itself):
             self.error = UpstreamError("the upstream ended its answer before its end", code="answer_cut_short")
         return repaired
 
@@ -118,11 +121,12 @@ class EventRepair:
             self.done = True
             return False
         chunk = read_chunk(event.data)
-        if self._is_responses:
-            self.done = event.name in TERMINAL or (chunk is not None and chunk.type in TERMINAL)
-            return not self.done
+        if self._is_responses and not (chunk is not None and chunk.is_error and chunk.type is None):
+            # Not the last event for certain: `response.failed` may come before the one that says why.
+            self._told = self._told or event.name in TERMINAL or (chunk is not None and chunk.type in TERMINAL)
+            return True
         if chunk is None or chunk.is_error or event.name == "error":
-            self.error = _told(event)
+            self.error = _refusal(event)
             return False
         self._note_ends(chunk)
         return True
@@ -145,6 +149,6 @@ def _is_whole_event(tail: bytes) -> bool:
     return bool(found) and (found[-1].data.strip() == DONE or read_chunk(found[-1].data) is not None)
 
 
-def _told(event: Event) -> UpstreamError:
+def _refusal(event: Event) -> UpstreamError:
     refusal = read_refusal_in_200((), event.data)
     return refusal or UpstreamError("the upstream sent an event that is no chunk of an answer")

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from starlette.types import Message
 
 from chat_api.emulator import Emulator
 from chat_api.emulator.answers import Answer, encode, refused
+from chat_api.emulator.schemas import filled
 
 WIRE = Path(__file__).parents[2] / "shared" / "azure" / "wire"
 needs_wire = pytest.mark.skipif(not WIRE.is_dir(), reason="the shared wire captures are not here")
@@ -345,6 +346,61 @@ def test_json_answer(kind_of_format: str) -> None:
     """An answer that is to be JSON is, and repeats the message, quotes and all."""
     answer = whole(messages=[{"role": "user", "content": 'a "b" \\'}], response_format={"type": kind_of_format})
     assert json.loads(answer["choices"][0]["message"]["content"]) == {"said": 'a "b" \\'}
+
+
+NODE = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "next": {"anyOf": [{"$ref": "#/$defs/Node"}, {"type": "null"}]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        pytest.param({"type": "string"}, "hi", id="text"),
+        pytest.param({"type": "integer"}, 0, id="integer"),
+        pytest.param({"type": "number", "minimum": 2.5}, 2.5, id="minimum"),
+        pytest.param({"type": "boolean"}, False, id="boolean"),
+        pytest.param({"type": "array", "items": {"type": "string"}}, [], id="array"),
+        pytest.param({"type": "null"}, None, id="null"),
+        pytest.param({"type": ["string", "null"]}, "hi", id="types"),
+        pytest.param({"enum": ["a", "b"]}, "a", id="enum"),
+        pytest.param({"const": 5}, 5, id="const"),
+        pytest.param({"type": "string", "format": "date"}, "2026-01-01", id="format"),
+        pytest.param({"anyOf": [{"type": "null"}, {"type": "integer"}]}, 0, id="any-of"),
+        pytest.param({"type": "object", "properties": NODE["properties"], "$defs": {"Node": NODE}}, None, id="itself"),
+        pytest.param({"$ref": "#/$defs/none"}, None, id="reference-to-nothing"),
+        pytest.param({"type": {}, "anyOf": 1, "enum": 2, "properties": 3}, "hi", id="no-schema"),
+    ],
+)
+def test_schema_is_filled(schema: dict[str, Any], value: Any) -> None:
+    """A schema's value is what the user said, or nothing much; what refers to itself ends at null."""
+    if "$defs" in schema:
+        value = {"name": "hi", "next": {"name": "hi", "next": None}}
+    assert filled(schema, "hi") == value
+
+
+def test_schema_that_stands_for_very_much_is_filled_in_part() -> None:
+    """A short schema whose value would be endless is cut."""
+    doubled = {
+        f"d{level}": {"properties": {name: {"$ref": f"#/$defs/d{level + 1}"} for name in "ab"}} for level in range(40)
+    }
+    assert len(encode(filled({"$ref": "#/$defs/d0", "$defs": doubled}, "x"))) < 200_000
+
+
+def test_answer_fits_its_schema() -> None:
+    """A JSON schema with properties is filled, in an answer and in a demanded tool's arguments."""
+    properties = {"title": {"type": "string"}, "count": {"type": "integer"}}
+    schema = {"type": "object", "properties": properties}
+    wanted = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    message = whole(response_format=wanted)["choices"][0]["message"]
+    called = whole(tools=[tool], tool_choice="required")["choices"][0]["message"]
+    assert json.loads(message["content"]) == {"title": "hello", "count": 0}
+    assert json.loads(called["tool_calls"][0]["function"]["arguments"]) == {"title": "hello", "count": 0}
 
 
 def test_text_format() -> None:

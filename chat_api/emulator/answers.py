@@ -1,4 +1,4 @@
-"""What the emulated model says, in Azure's shapes. Pure and deterministic: same request, same bytes."""
+"""What the emulated model says in a chat, in Azure's shapes. Pure and deterministic: same request, same bytes."""
 
 import hashlib
 import re
@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from chat_api.emulator.schemas import filled
+
 CREATED = 1767225600  # 2026-01-01: a time that never changes, so that answers can be compared
-_SAFE = {name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")}
+SAFE = {name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")}
 _REASONING = re.compile(r"(o\d|gpt-5)")
 _NOT_FOR_REASONING = (
     "top_p",
@@ -39,18 +41,14 @@ def digest_of(body: dict[str, Any], deployment: str) -> str:
 
 
 def refused(body: dict[str, Any], deployment: str) -> dict[str, Any] | None:
-    """The 400 that the model answers to a request it cannot take, or None."""
+    """The 400 that the model answers to a chat it cannot take, or None."""
     for name in body:
         if name not in _KNOWN:
             return invalid(f"Unrecognized request argument supplied: {name}")
     if body.get("messages") is None:
         return invalid("'messages' is a required property")
-    try:
-        msgspec.convert(body, _Body)
-    except msgspec.ValidationError as error:
-        expected, _, path = str(error).partition(" - at `$.")
-        name = re.split(r"\W", path)[0]
-        return invalid(f"Invalid value for '{name}': {expected.lower()}.", param=name)
+    if error := misfit(body, _Body):
+        return error
     if _REASONING.match(deployment):
         if "max_tokens" in body:
             return unsupported_max_tokens()
@@ -60,6 +58,19 @@ def refused(body: dict[str, Any], deployment: str) -> dict[str, Any] | None:
             if name in body:
                 message = f"Unsupported parameter: '{name}' is not supported with this model."
                 return invalid(message, param=name, code="unsupported_parameter")
+    return None
+
+
+def misfit(body: dict[str, Any], shape: type[msgspec.Struct], *, is_form: bool = False) -> dict[str, Any] | None:
+    """The 400 for the first parameter that does not have the type that the shape gives it, or None."""
+    try:
+        msgspec.convert(body, shape, strict=not is_form)
+    except msgspec.ValidationError as error:
+        expected, _, path = str(error).partition(" - at `$.")
+        if missing := re.match(r"Object missing required field `(\w+)`", expected):
+            return invalid(f"'{missing[1]}' is a required property")
+        name = re.split(r"\W", path)[0]
+        return invalid(f"Invalid value for '{name}': {expected.lower()}.", param=name)
     return None
 
 
@@ -94,6 +105,7 @@ class _Tool(msgspec.Struct):
 
 class _ResponseFormat(msgspec.Struct):
     type: str
+    json_schema: dict[str, Any] | None = None
 
 
 class _Body(msgspec.Struct):
@@ -119,7 +131,7 @@ class Answer:
         digest = digest_of(body, deployment)
         self._common = {"created": CREATED, "id": f"chatcmpl-{digest[:29]}", "model": f"{deployment}-emulated"}
         self._call = _called_tool(body)
-        self._pieces, self._finish_reason = _limited(_said(body), body)
+        self._pieces, self._finish_reason = limited(_said(body), body)
         if self._call:
             self._pieces, self._finish_reason = [], "tool_calls"
 
@@ -130,7 +142,7 @@ class Answer:
         if self._call:
             message |= {"content": None, "tool_calls": [self._call]}
         choice = {
-            "content_filter_results": _SAFE,
+            "content_filter_results": SAFE,
             "finish_reason": self._finish_reason,
             "logprobs": None,
             "message": message,
@@ -139,7 +151,7 @@ class Answer:
             **self._common,
             "choices": [{**choice, "index": index} for index in range(self._choices)],
             "object": "chat.completion",
-            "prompt_filter_results": [{"content_filter_results": _SAFE, "prompt_index": 0}],
+            "prompt_filter_results": [{"content_filter_results": SAFE, "prompt_index": 0}],
             "system_fingerprint": "fp_emulated",
             "usage": self._usage(),
         }
@@ -153,7 +165,7 @@ class Answer:
             "id": "",
             "model": "",
             "object": "",
-            "prompt_filter_results": [{"content_filter_results": _SAFE, "prompt_index": 0}],
+            "prompt_filter_results": [{"content_filter_results": SAFE, "prompt_index": 0}],
         }
         common = {**self._common, "object": "chat.completion.chunk", "system_fingerprint": "fp_emulated"}
         if wants_usage:
@@ -164,7 +176,7 @@ class Answer:
             if self._call:
                 yield {**common, "choices": [_choice(index, {"tool_calls": [{**self._call, "index": 0}]})]}
             for piece in self._pieces:
-                yield {**common, "choices": [{**_choice(index, {"content": piece}), "content_filter_results": _SAFE}]}
+                yield {**common, "choices": [{**_choice(index, {"content": piece}), "content_filter_results": SAFE}]}
             yield {**common, "choices": [_choice(index, {}, self._finish_reason)]}
         if wants_usage:
             yield {**common, "choices": [], "usage": self._usage()}
@@ -174,7 +186,7 @@ class Answer:
         return int(self._body.get("n") or 1)
 
     def _usage(self) -> dict[str, Any]:
-        prompt = sum(len(_pieces(_content(message))) for message in self._body["messages"])
+        prompt = sum(len(pieces_of(content_of(message))) for message in self._body["messages"])
         completion = len(self._pieces) * self._choices
         details = {"accepted_prediction_tokens": 0, "audio_tokens": 0, "reasoning_tokens": 0}
         return {
@@ -203,31 +215,45 @@ def _said(body: dict[str, Any]) -> str:
         if isinstance(message, dict):
             role = "system" if message.get("role") == "developer" else message.get("role")
             if role in told:
-                told[role] = _content(message)
-    if (body.get("response_format") or {}).get("type") in ("json_object", "json_schema"):
-        return encode({"said": told["user"]}).decode()
+                told[role] = content_of(message)
+    wanted = body.get("response_format") or {}
+    if wanted.get("type") in ("json_object", "json_schema"):
+        return encode(json_said(told["user"], (wanted.get("json_schema") or {}).get("schema"))).decode()
     instruction = f' I was told: "{told["system"]}".' if told["system"] else ""
     return f'You said: "{told["user"]}".{instruction}'
 
 
-def _content(message: Any) -> str:
+def json_said(text: str, schema: Any) -> Any:
+    """What was told, as JSON: in the properties that a schema names, else in one of its own."""
+    fits = isinstance(schema, dict) and (schema.get("properties") or "$ref" in schema)
+    return filled(schema, text) if fits else {"said": text}
+
+
+def arguments(schema: Any, body: dict[str, Any]) -> str:
+    """The arguments of a tool call, as text: what the user said in every property of the tool's schema."""
+    told = [content_of(message) for message in body.get("messages", []) if message.get("role") == "user"]
+    return encode(filled(schema, told[-1] if told else "")).decode() if isinstance(schema, dict) else "{}"
+
+
+def content_of(message: Any) -> str:
+    """The text of a message, or of its parts."""
     content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, list):
         return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 
-def _pieces(text: str) -> list[str]:
+def pieces_of(text: str) -> list[str]:
     """The text cut as a model would send it; a piece stands for a token."""
     return re.findall(r"\s*\S+|\s+$", text)
 
 
-def _limited(text: str, body: dict[str, Any]) -> tuple[list[str], str]:
+def limited(text: str, body: dict[str, Any]) -> tuple[list[str], str]:
     """The text's pieces up to a stop text or the token limit, and why they end there."""
     stops = body.get("stop") or []
     for stop in [stops] if isinstance(stops, str) else stops:
         text = text.partition(stop)[0]
-    pieces = _pieces(text)
+    pieces = pieces_of(text)
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or len(pieces)
     return pieces[:limit], "length" if limit < len(pieces) else "stop"
 
@@ -238,4 +264,5 @@ def _called_tool(body: dict[str, Any]) -> dict[str, Any] | None:
     if not tools or choice in (None, "none", "auto"):
         return None
     name = choice["function"]["name"] if isinstance(choice, dict) else tools[0]["function"]["name"]
-    return {"function": {"arguments": "{}", "name": name}, "id": "call_emulated", "type": "function"}
+    schema = next((tool["function"].get("parameters") for tool in tools if tool["function"]["name"] == name), None)
+    return {"function": {"arguments": arguments(schema, body), "name": name}, "id": "call_emulated", "type": "function"}

@@ -3,28 +3,58 @@
 import asyncio
 import re
 from collections import Counter, deque
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from chat_api.azure_url import DATED
-from chat_api.emulator.answers import encode, invalid, refused
+from chat_api.emulator.answers import encode, invalid
+from chat_api.emulator.error_bodies import BAD_KEY, BAD_TOKEN, NO_DEPLOYMENT, NO_VERSION_ON_V1, NOT_FOUND
 from chat_api.emulator.exchange import Exchange
-from chat_api.emulator.faults import BAD_KEY, BAD_TOKEN, FAULTS, NO_DEPLOYMENT
+from chat_api.emulator.faults import FAULTS
+from chat_api.emulator.records import MAX_BODY_BYTES, Body, Received, Records, read
+from chat_api.emulator.replies import OPERATIONS
+from chat_api.emulator.resource import DEFAULT_DEPLOYMENT, DEPLOYMENTS, KINDS, Found, Resource
+from chat_api.emulator.responses import Response
 
-DEFAULT_DEPLOYMENT = "gpt-4o"
-DEPLOYMENTS = (DEFAULT_DEPLOYMENT, "gpt-4o-mini", "gpt-4.1", "gpt-5-mini", "o4-mini")
+__all__ = ["DEFAULT_DEPLOYMENT", "DEPLOYMENTS", "Emulator"]
 
-_CLASSIC = re.compile(rb"/openai/deployments/([^/]+)/chat/completions")
-_V1 = b"/openai/v1/chat/completions"
+_PATH = re.compile(r"/openai/(?:(v1)/|deployments/([^/]+)/)?(.+)")
+_NOT_ON_V1 = frozenset({"completions", "audio/speech", "audio/transcriptions", "audio/translations"})
+_OF_RESOURCE = frozenset({"responses"})  # the model is in the body on classic paths as well
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
-_NOT_FOUND = {"error": {"code": "404", "message": "Resource not found"}}
-_NO_VERSION_ON_V1 = {
-    "error": {"code": "BadRequest", "message": "api-version query parameter is not allowed when using /v1 path"}
-}
 _NOT_JSON = invalid("We could not parse the JSON body of your request.")
+_NOT_FORM = invalid("We could not parse the multipart form of your request.")
+_TOO_LARGE = invalid(f"Request content length exceeded {MAX_BODY_BYTES >> 20} MB limit.")
+
+
+class Route(NamedTuple):
+    """What a path asks for, and of which of the two APIs."""
+
+    is_v1: bool
+    deployment: str | None
+    operation: str
+
+    @property
+    def runs_model(self) -> bool:
+        """Whether it is an operation of a deployment that this API has."""
+        if self.operation not in OPERATIONS or (self.is_v1 and self.operation in _NOT_ON_V1):
+            return False
+        return self.is_v1 or (self.deployment is None) == (self.operation in _OF_RESOURCE)
+
+    @property
+    def has_things(self) -> bool:
+        """Whether it is about what the resource stores."""
+        kind = self.operation.partition("/")[0]
+        return kind in KINDS and (self.deployment is None or self.operation == "batches")
+
+
+def route_of(path: bytes) -> Route | None:
+    """The route of a path, still quoted; None if it is not one of Azure's."""
+    found = _PATH.fullmatch(path.decode("latin-1"))
+    return Route(found[1] is not None, unquote(found[2]) if found[2] else None, unquote(found[3])) if found else None
 
 
 class Emulator:
@@ -39,9 +69,20 @@ class Emulator:
         self.deployments = deployments
         self.keys = keys
         self.open_calls = 0  # calls that are being answered right now
-        self.received: deque[dict[str, Any]] = deque(maxlen=100)  # the latest bodies, oldest first
         self.ports: deque[int] = deque(maxlen=100)  # the callers' ports: equal ones are one connection
+        self._records = Records()
+        self._resource = Resource()
         self._asked: Counter[str] = Counter()
+
+    @property
+    def received(self) -> deque[dict[str, Any]]:
+        """The latest JSON bodies, oldest first."""
+        return self._records.received
+
+    @property
+    def requests(self) -> deque[Received]:
+        """The latest requests as they came, oldest first."""
+        return self._records.requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -57,41 +98,80 @@ class Emulator:
             self.open_calls -= 1
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _read(receive)
+        body = await read(scope, receive)
+        self._records.note(scope, body)
         exchange = Exchange(scope, receive, send, {}, "", "", 0)
-        path: bytes = scope["raw_path"]
-        is_v1 = path == _V1
-        classic = _CLASSIC.fullmatch(path)
+        route = route_of(scope["raw_path"])
         version = parse_qs(scope["query_string"].decode("latin-1")).get("api-version", [""])[0]
-        if scope["method"] != "POST" or not (is_v1 or (classic and DATED.fullmatch(version))):
-            await exchange.respond(404, encode(_NOT_FOUND))
+        if route is None or not (route.is_v1 or DATED.fullmatch(version)):
+            await exchange.respond(404, encode(NOT_FOUND))
             return
-        if error := self._unauthorised(scope, is_v1):
-            await exchange.respond(401, encode(error))
-            return
-        if is_v1 and version not in ("", "v1", "preview"):
-            await exchange.respond(400, encode(_NO_VERSION_ON_V1))
-            return
-        parsed = _parse(body)
-        if parsed is None:
-            await exchange.respond(400, encode(_NOT_JSON))
-            return
-        exchange.body = parsed
-        exchange.deployment = unquote(classic[1].decode()) if classic else str(parsed.get("model", ""))
         exchange.api_version = version or "v1"
-        await self._play(exchange)
+        exchange.operation = route.operation
+        if scope["method"] == "POST" and route.runs_model:
+            found = self._refused(scope, route, version) or self._read_into(exchange, route, body)
+        else:
+            found = self._stored(scope, route, version, body)
+        if found is not None:
+            await exchange.respond(found.status, found.body, content_type=found.content_type)
+        else:
+            await self._play(exchange)
+
+    def _refused(self, scope: Scope, route: Route, version: str) -> Found | None:
+        """The answer to a request that lacks its credential, or has a version where none belongs, or None."""
+        if error := self._unauthorised(scope, route.is_v1):
+            return Found(401, encode(error))
+        if route.is_v1 and version not in ("", "v1", "preview"):
+            return Found(400, encode(NO_VERSION_ON_V1))
+        return None
+
+    def _read_into(self, exchange: Exchange, route: Route, body: Body) -> Found | None:
+        """Give the exchange its parameters and its deployment; the 400 if the body has none."""
+        if body.form is not None:
+            if not body.form.complete:
+                return Found(400, encode(_NOT_FORM))
+            exchange.body, exchange.is_form = body.form.fields, True
+        else:
+            parsed = _parse(body)
+            if isinstance(parsed, Found):
+                return parsed
+            exchange.body = parsed
+            self._records.note_json(parsed, body.size)
+        exchange.deployment = route.deployment or str(exchange.body.get("model", ""))
+        return None
+
+    def _stored(self, scope: Scope, route: Route, version: str, body: Body) -> Found:
+        """The answer to a request that is about what the resource stores."""
+        path = route.operation
+        if not route.has_things:
+            return Found(404, encode(NOT_FOUND))
+        if refused := self._refused(scope, route, version):
+            return refused
+        if scope["method"] != "POST":
+            return self._resource.answer(scope["method"], path, is_v1=route.is_v1) or Found(404, encode(NOT_FOUND))
+        if path == "files":
+            return self._resource.upload(body)
+        if path != "batches":
+            return Found(404, encode(NOT_FOUND))
+        parsed = _parse(body)
+        if isinstance(parsed, Found):
+            return parsed
+        self._records.note_json(parsed, body.size)
+        return self._resource.batch(parsed)
 
     async def _play(self, exchange: Exchange) -> None:
-        self.received.append(exchange.body)
-        exchange.repeats = self._asked[exchange.deployment]
-        if fault := FAULTS.get(exchange.deployment):
-            self._asked[exchange.deployment] += 1
+        deployment = exchange.deployment
+        exchange.repeats = self._asked[deployment]
+        if fault := FAULTS.get(deployment):
+            self._asked[deployment] += 1
             await fault.play(exchange)
-        elif exchange.deployment not in self.deployments:
+        elif deployment not in self.deployments:
             await exchange.respond(404, encode(NO_DEPLOYMENT))
-        elif error := refused(exchange.body, exchange.deployment):
+        elif error := exchange.refusal() or self._resource.lacks(exchange.body):
             await exchange.respond(400, encode(error))
         else:
+            if exchange.operation == "responses":
+                self._resource.store(Response(exchange.body, deployment))
             await exchange.ordinary()
 
     def _unauthorised(self, scope: Scope, is_v1: bool) -> dict[str, Any] | None:
@@ -110,20 +190,14 @@ class Emulator:
         return None if is_key or _JWT.fullmatch(token) else BAD_TOKEN
 
 
-async def _read(receive: Receive) -> bytes:
-    parts = []
-    while True:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(parts)
-
-
-def _parse(body: bytes) -> dict[str, Any] | None:
+def _parse(body: Body) -> dict[str, Any] | Found:
+    """The JSON object that the body is; the 400 if it is none."""
+    if not body.kept:
+        return Found(400, encode(_TOO_LARGE))
     try:
-        parsed = msgspec.json.decode(body)
+        parsed = msgspec.json.decode(body.data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return None
+        parsed = None
     if not isinstance(parsed, dict):
-        return None
+        return Found(400, encode(_NOT_JSON))
     return {name: value for name, value in parsed.items() if value is not None}  # null is as good as absent

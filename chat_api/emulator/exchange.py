@@ -3,21 +3,26 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
 
-from chat_api.emulator.answers import Answer, digest_of, encode
+from chat_api.emulator import replies
+from chat_api.emulator.answers import digest_of
 
 TRANSPORT = "chat_api.emulator.transport"  # the ASGI extension through which a fault reaches the socket
 RETRY = {"retry-after": "1", "retry-after-ms": "1000"}
 
 
+PIECE_BYTES = 16 * 1024  # of a body that is no JSON
+
+
 @dataclass
 class Exchange:
-    """A chat request on its way to being answered, or not."""
+    """A request on its way to being answered, or not."""
 
     scope: Scope
     receive: Receive
@@ -26,31 +31,56 @@ class Exchange:
     deployment: str
     api_version: str
     repeats: int  # how often this very deployment was asked before
+    operation: str = replies.CHAT
+    is_form: bool = False
 
     @property
     def streams(self) -> bool:
-        """Whether the caller wants a stream."""
-        return self.body.get("stream") is True
+        """Whether the caller wants a stream, of an operation that can be one."""
+        return self.body.get("stream") is True and self.operation in replies.STREAMED
 
     @property
-    def answer(self) -> Answer:
-        """What a healthy deployment answers."""
-        return Answer(self.body, self.deployment)
+    def end_mark(self) -> bytes:
+        """What follows the last event."""
+        return replies.end_mark(self.operation)
 
     async def ordinary(self) -> None:
         """Answer as a healthy deployment does."""
-        if not self.streams:
-            await self.respond(200, encode(self.answer.whole()))
+        if self.streams:
+            await self.play([*self.events(), self.end_mark])
             return
-        await self.start()
-        for event in self.events():
-            await self.write(event)
-        await self.write(b"data: [DONE]\n\n")
+        body, content_type = self.whole()
+        if not content_type.endswith("octet-stream"):
+            await self.respond(200, body, content_type=content_type)
+            return
+        fields = self._headers({"content-type": content_type})
+        await self.send({"type": "http.response.start", "status": 200, "headers": fields})
+        for start in range(0, len(body), PIECE_BYTES):
+            await self.write(body[start : start + PIECE_BYTES])
         await self.finish()
 
+    def refusal(self) -> dict[str, Any] | None:
+        """The 400 that a healthy deployment answers, if it does."""
+        return replies.refusal(self.operation, self.body, self.deployment, is_form=self.is_form)
+
+    def whole(self) -> tuple[bytes, str]:
+        """What a healthy deployment answers, and its content type."""
+        return replies.whole(self.operation, self.body, self.deployment)
+
     def events(self) -> list[bytes]:
-        """The stream's events but for `[DONE]`."""
-        return [b"data: " + encode(chunk) + b"\n\n" for chunk in self.answer.chunks()]
+        """The stream's events but for the mark of its end."""
+        return replies.events(self.operation, self.body, self.deployment)
+
+    def error_events(self, error: dict[str, Any], after: int = 0) -> list[bytes]:
+        """How the stream tells of an error after so many events."""
+        return replies.error_events(self.operation, self.body, self.deployment, error, after)
+
+    async def play(self, parts: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
+        """Send a whole event stream."""
+        await self.start(headers)
+        for part in parts:
+            await self.write(part)
+        await self.finish()
 
     async def respond(
         self,
@@ -66,9 +96,10 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": self._headers(fields)})
         await self.send({"type": "http.response.body", "body": body, "more_body": length is not None})
 
-    async def start(self) -> None:
+    async def start(self, headers: dict[str, str] | None = None) -> None:
         """Send the head of an event stream."""
         fields = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, must-revalidate"}
+        fields |= headers or {}
         await self.send({"type": "http.response.start", "status": 200, "headers": self._headers(fields)})
 
     async def write(self, data: bytes) -> None:

@@ -63,7 +63,9 @@ def parse_server(text: str) -> str:
         raise ValueError("it has a query")
     authority = _authority(url, text)
     path = re.sub(r"/{2,}", "/", url.path).rstrip("/")
-    return f"{url.scheme.lower()}://{authority}{path.removesuffix('/v1')}"
+    # What follows is an operation's path, pasted with it.
+    path = re.sub(r"(?i)/v1(/(chat/completions|completions|embeddings|models|responses))?$", "", path)
+    return f"{url.scheme.lower()}://{authority}{path}"
 
 
 def server_version(root: str) -> str:

@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -49,8 +49,7 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="How many processes serve.")
 def serve(workers: int, **options: Any) -> None:
     """Serve the API until SIGTERM or SIGINT. The settings are in the environment and in .env: see sample.env."""
-    os.environ.update(overrides(**options))
-    settings = load_or_exit()
+    settings = load_or_exit(overrides(**options))
     sock = listen_or_exit(settings.host, settings.port, "HTTPS_PORT" if settings.enable_ssl else "HTTP_PORT")
     logging.config.dictConfig(log_config(settings.log_level))
 
@@ -66,8 +65,7 @@ def serve(workers: int, **options: Any) -> None:
 @_settings_options
 def check(**options: Any) -> None:
     """Check the settings and print them, keys masked; exit with 3 if they cannot be used."""
-    os.environ.update(overrides(**options))
-    settings = load_or_exit()
+    settings = load_or_exit(overrides(**options))
     for row in TABLE:
         click.echo(f"{row.name}={shown(settings, row.name)}")
     if settings.upstream == "emulator":
@@ -91,15 +89,16 @@ def emulate(host: str, port: int, keys: tuple[str, ...], names: tuple[str, ...])
 def overrides(
     config_file: str | None = None, listen_at: str | None = None, cors: bool = False, port: int | None = None
 ) -> dict[str, str]:
-    """The settings that command-line options stand for; they win over the environment."""
-    values = {}
+    """The settings that command-line options stand for; blank ones unset what the environment says."""
+    values: dict[str, str] = {}
     if config_file:
         values["CONFIG_FILE"] = config_file
     if listen_at:
         host, _, at = listen_at.rpartition(":")
-        values |= {"LISTEN": "", "HOST": host or "0.0.0.0", "HTTP_PORT": at}  # noqa: S104 - `:8080` means that
+        # Two parts that are checked like the settings: `:8080` means every address.
+        values |= {"LISTEN": "", "HOST": host or "0.0.0.0", "HTTP_PORT": at, "HTTPS_PORT": at}  # noqa: S104
     if port is not None:
-        values |= {"LISTEN": "", "HTTP_PORT": str(port)}
+        values |= {"HTTP_PORT": str(port), "HTTPS_PORT": str(port)}
     if cors:
         values["CORS_ORIGINS"] = "*"
     return values
@@ -107,6 +106,16 @@ def overrides(
 
 def shown(settings: Settings, name: str) -> str:
     """A setting's value as it is used, in the words of a `.env` file; keys are masked."""
+    derived = {
+        "OPENAI_BASE_URL": [server.root for server in settings.openai],
+        "OPENAI_ROUTE_PREFIX": [server.prefix or "/" for server in settings.openai],
+        "OPENAI_API_KEY": ["***" for server in settings.openai[:1] for _ in server.keys],
+        "EXTRA_BASE_URL": [server.root for server in settings.extra],
+        "EXTRA_ROUTE_PREFIX": [server.prefix for server in settings.extra],
+        "UPSTREAM_PROXY": ["***"] if settings.proxies.https or settings.proxies.http else [],
+    }
+    if name in derived:
+        return ",".join(derived[name])
     value = settings.defaults.get(name, getattr(settings, name.lower(), None))
     if isinstance(value, Endpoint):
         value = value.base_url
@@ -117,10 +126,10 @@ def shown(settings: Settings, name: str) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def load_or_exit() -> Settings:
-    """The settings; warnings are printed, and errors end the process with exit code 3."""
+def load_or_exit(overrides: Mapping[str, str] | None = None) -> Settings:
+    """The settings, `overrides` first; warnings are printed, and errors end the process with exit code 3."""
     try:
-        settings = settings_module.load()
+        settings = settings_module.load(overrides=overrides)
         if settings.enable_ssl:
             _check_certificate(settings)
     except SettingsError as error:

@@ -37,9 +37,11 @@ async def _opened(chunks: AsyncIterator[bytes], window: int) -> AsyncIterator[by
     try:
         async for chunk in chunks:
             while chunk:
+                if opener.eof:  # a gzip body may have several members (RFC 1952 section 2.2)
+                    opener = zlib.decompressobj(window)
                 if piece := opener.decompress(chunk, MAX_PIECE_BYTES):
                     yield piece
-                chunk = opener.unconsumed_tail
+                chunk = opener.unused_data if opener.eof else opener.unconsumed_tail
         if piece := opener.flush():
             yield piece
     except zlib.error as error:

@@ -14,7 +14,7 @@ from chat_api.sse import DONE, Event
 
 _AZURES_OWN = ("obfuscation", "prompt_filter_results", "prompt_annotations", "content_filter_results")
 _OF_CHOICE = ("content_filter_results", "content_filter_result", "content_filter_offsets", "content_filter_raw")
-_NAMES = ("id", "object", "created", "model")
+_NAMES = {"id": b'""', "object": b'"chat.completion.chunk"', "created": b"0", "model": b'""'}
 _EMPTY = (b"", b"null", b'""', b"0")
 
 _decode_chunk = msgspec.json.Decoder(dict[str, Raw]).decode
@@ -25,6 +25,8 @@ def strict_events(operation: str) -> Callable[[bytes, Event], bytes]:
     """A function that makes each event of a stream, given as its bytes and as read, into the bytes that go on."""
     names: dict[str, Raw] = {}
     says = "text" if operation == "completions" else "delta"
+    if says == "text":
+        names["object"] = Raw(b'"text_completion"')
 
     def strict(raw: bytes, event: Event) -> bytes:
         if event.data.strip() == DONE:
@@ -39,9 +41,9 @@ def strict_events(operation: str) -> Callable[[bytes, Event], bytes]:
             return b""
         for name in _AZURES_OWN:
             chunk.pop(name, None)
-        for name in _NAMES:  # the filter's own chunks have them empty
+        for name, unknown in _NAMES.items():  # the filter's own chunks have them empty
             if bytes(chunk.get(name, Raw())) in _EMPTY:
-                chunk[name] = names.get(name, chunk.get(name, Raw(b'""')))
+                chunk[name] = names.get(name, Raw(unknown))
             else:
                 names[name] = Raw(bytes(chunk[name]))
         chunk["choices"] = Raw(msgspec.json.encode(kept))

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from chat_api.azure_url import Endpoint, parse_api_version, parse_endpoint, parse_server
-from chat_api.setting_parsers import PARSERS
+from chat_api.setting_parsers import PARSERS, reason_for, without_secrets
 from chat_api.types import Secret
 
 KINDS = ("azure", "openai")
@@ -46,6 +46,7 @@ class Config:
 
     deployments: tuple[ConfiguredDeployment, ...] = ()
     api_base: str = "/v1"
+    listens_everywhere: bool = False  # its form is that of a gateway whose default address is any
 
 
 def read_config(path: Path) -> Config:
@@ -60,7 +61,9 @@ def read_config(path: Path) -> Config:
         raise ValueError(f"it is not UTF-8 (byte {error.start})") from None
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{line}{error.problem or error.context}") from None
+        problem = error.problem or error.context
+        hidden = "***" if isinstance(error, yaml.composer.ComposerError) else ""  # it quotes what may be a key
+        raise ValueError(f"{line}{reason_for(problem, hidden)}") from None
     except yaml.YAMLError as error:
         raise ValueError(str(error).partition("\n")[0]) from None
     if content in (None, ""):
@@ -75,8 +78,8 @@ def read_config(path: Path) -> Config:
             where = f"{section} entry {number}"
             _check_names(row, set(names), where)
             entries.append(_deployment({names[name]: value for name, value in row.items()}, where))
-    base = PARSERS["prefixes"](content.get("api_base") or "/v1")
-    return Config(tuple(entries), base[0])
+    base = PARSERS["prefixes"](str(content.get("api_base") or "/v1"))
+    return Config(tuple(entries), base[0], listens_everywhere="deployment_config" in content)
 
 
 class _TextLoader(yaml.BaseLoader):
@@ -85,6 +88,8 @@ class _TextLoader(yaml.BaseLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a name is no text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f'"{key.value}" is given twice', key.start_mark)
             seen.add(key.value)
@@ -111,8 +116,9 @@ def _deployment(row: dict[str, Any], where: str) -> ConfiguredDeployment:
         try:
             return parse(value.strip())
         except ValueError as error:
-            shown = "cannot be used" if name == "key" else f'is "{value}"'
-            raise ValueError(f"{where}: {name} {shown} ({error}); it takes {expects}") from None
+            shown = "***" if name == "key" else without_secrets(value)
+            what = "cannot be used" if name == "key" else f'is "{shown}"'
+            raise ValueError(f"{where}: {name} {what} ({reason_for(error, shown)}); it takes {expects}") from None
 
     kind = read("kind", PARSERS["upstream"], " or ".join(KINDS)) or "azure"
     if kind == "openai":
@@ -144,6 +150,6 @@ def _models(row: dict[str, Any], where: str) -> tuple[str, ...]:
     models = row.get("models") or []
     models = [models] if isinstance(models, str) else models
     names = [*models, *([row["model"]] if row.get("model") else [])]
-    if not all(isinstance(name, str) and name for name in names):
+    if not isinstance(models, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{where}: models takes a list of names")
     return tuple(names)

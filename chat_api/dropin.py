@@ -28,6 +28,8 @@ GATEWAYS = (
                 "AZURE_OPENAI_PROXY_MODE",
                 "AZURE_OPENAI_APIVERSION",
                 "AZURE_OPENAI_TOKEN",
+                "AZURE_OPENAI_ENDPOINT",  # stulzq's too, whose files always have a model mapper with it
+                "AZURE_OPENAI_MODEL_MAPPER",
             }
         ),
         {
@@ -39,9 +41,6 @@ GATEWAYS = (
         frozenset(
             {
                 "FORWARD_KEY",
-                "OPENAI_ROUTE_PREFIX",
-                "EXTRA_BASE_URL",
-                "EXTRA_ROUTE_PREFIX",
                 "REQ_RATE_LIMIT",
                 "GLOBAL_RATE_LIMIT",
                 "TOKEN_RATE_LIMIT",
@@ -60,9 +59,16 @@ NOT_YET: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "REQ_RATE_LIMIT": ("requests are not limited", ("{}",)),
     "GLOBAL_RATE_LIMIT": ("requests are not limited", ("inf",)),
     "TOKEN_RATE_LIMIT": ("streams are not paced", ("{}", "inf")),
-    "LOG_CHAT": ("no conversation is logged", _OFF),
-    "CACHE_CHAT_COMPLETION": ("no answer is cached", _OFF),
-    "CACHE_EMBEDDINGS": ("no answer is cached", _OFF),
+    **dict.fromkeys(("LOG_CHAT", "PRINT_CHAT", "LOG_OPENAI", "LOG_GENERAL"), ("no conversation is logged", _OFF)),
+    **dict.fromkeys(
+        ("CACHE_CHAT_COMPLETION", "CACHE_EMBEDDING", "CACHE_OPENAI", "CACHE_GENERAL"), ("no answer is cached", _OFF)
+    ),
+    "BENCHMARK_MODE": ("the upstream is asked; chat-api emulate answers without one", _OFF),
+    "FORWARD_CONFIG": ("what it lists is not served; set OPENAI_BASE_URL and OPENAI_ROUTE_PREFIX", ("[]",)),
+    "OPENAI_API_KEY_CONFIG": ("its keys are not used; set OPENAI_API_KEY", ("{}",)),
+    "FORWARD_KEY_CONFIG": ("its keys are not accepted; set CLIENT_KEYS", ("{}",)),
+    "LEVEL_MODELS": ("every caller may use every model", ("{}",)),
+    "CUSTOM_MODEL_CONFIG": ("what it lists is not served", ("{}",)),
 }
 
 
@@ -70,9 +76,14 @@ def defaults_for(given: Callable[[str], str | None]) -> dict[str, str]:
     """The defaults that a file of another gateway counts on; none where no name of its own is set."""
     defaults: dict[str, str] = {}
     for gateway in GATEWAYS:
-        if any(given(name) for name in gateway.signs):
+        counts = not ("UPSTREAM" in gateway.defaults and _names_azure(given))  # names of its are names of ours as well
+        # With its key beside it the endpoint is what OpenAI's own client reads, in the shell of whoever uses that.
+        shared = {"AZURE_OPENAI_ENDPOINT"} if given("AZURE_OPENAI_API_KEY") else set()
+        if counts and any(given(name) for name in gateway.signs - shared):
             defaults = {**gateway.defaults, **defaults}
-    return {name: value for name, value in defaults.items() if name != "UPSTREAM" or not _names_azure(given)}
+    if (given("AZURE_OPENAI_PROXY_MODE") or given("UPSTREAM") or "").lower() == "openai":
+        defaults.pop("MODEL_MAPPER", None)  # OpenAI's own names are right there
+    return defaults
 
 
 def unbuilt(given: Callable[[str], str | None]) -> list[str]:
@@ -80,7 +91,7 @@ def unbuilt(given: Callable[[str], str | None]) -> list[str]:
     warnings = []
     for name, (effect, nothing) in NOT_YET.items():
         value = given(name)
-        if value and value.lower().replace(" ", "") not in nothing:
+        if value and "".join(value.lower().split()) not in nothing:
             warnings.append(f"{name} is set, but this server cannot do that yet: {effect}")
     return warnings
 

@@ -4,7 +4,6 @@ Every problem is collected, with the name that was used, what it got and what it
 value is never repeated.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,30 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError
 
 from chat_api import dropin
-from chat_api.setting_parsers import PARSERS
+from chat_api.setting_parsers import PARSERS, reason_for, without_secrets
 from chat_api.settings_table import TABLE, Setting
 
 NAMES = {row.name: (row.name, *row.aliases) for row in TABLE}
+SETTING_OF = {name: setting for setting, names in NAMES.items() for name in names}
 
 
 class Environment(Env):
     """environs over one mapping and one file, with blank values read as unset."""
 
-    def __init__(self, environ: Mapping[str, str], env_file: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], env_file: Path, overrides: Mapping[str, str]) -> None:
         super().__init__(eager=False)
+        self._overrides = overrides
         self._given = {name: _unquoted(value) for name, value in environ.items() if _unquoted(value)}
         self._env_file = env_file
         self.read_env(env_file, recurse=False)
         self._defaults = dropin.defaults_for(self.given)
+        self.implied_upstream = self._defaults.pop("UPSTREAM", None)  # where nothing else says which
         for name, parse in PARSERS.items():
             self.add_parser(name, _checked(parse))
 
     def _get_value(self, env_key: str, default: Any) -> Any:
+        if env_key in self._overrides:
+            return self._overrides[env_key] or default
         for name in NAMES.get(env_key, (env_key,)):
             if value := self.given(name):
                 return value
@@ -52,12 +56,20 @@ class Environment(Env):
 
     def name_of(self, row: Setting) -> str:
         """The name under which a setting was given."""
+        if row.name in self._overrides:
+            return row.name
         return next((name for name in NAMES[row.name] if self.given(name)), row.name)
+
+    def has(self, setting: str) -> bool:
+        """Whether a setting was given, under any of its names."""
+        return bool(self._overrides.get(setting)) or any(self.given(name) for name in NAMES[setting])
 
     def _contradictions(self) -> list[str]:
         """A problem for each setting that was given under two names with two values."""
         problems = []
         for row in TABLE:
+            if row.name in self._overrides:
+                continue
             names = [name for name in NAMES[row.name] if self.given(name)]
             if len({self.given(name) for name in names}) > 1:
                 problems.append(f"{' and '.join(names)} are the same setting with different values; keep one of them")
@@ -67,9 +79,13 @@ class Environment(Env):
         """What was set, environment before file; None where neither says anything."""
         return self._given.get(name) or _unquoted(self._environ.get(name, "")) or None
 
+    def shown(self, name: str) -> str:
+        """What was given under a name, for a message."""
+        return self._overrides.get(name) or self.given(name) or ""
+
     def unknown_names(self) -> list[str]:
         """The names that the file sets and that are no setting."""
-        known = {name for names in NAMES.values() for name in names} | set(dropin.NOT_YET)
+        known = {*SETTING_OF, *dropin.NOT_YET}
         return [name for name in self._environ if name not in known]
 
 
@@ -96,9 +112,9 @@ def _checked(parse: Any) -> Any:
 def _problem(row: Setting, reader: Environment, reasons: Any) -> str:
     name = reader.name_of(row)
     if row.secret:
-        return f"{name} cannot be used ({reasons[0]}); it takes {row.accepts}"
-    shown = _without_secrets(reader.given(name) or "")
-    reason = f" ({reasons[0]})" if row.parser in PARSERS else ""
+        return f"{name} cannot be used ({reason_for(reasons[0], '***')}); it takes {row.accepts}"
+    shown = without_secrets(reader.shown(name))
+    reason = f" ({reason_for(reasons[0], shown)})" if row.parser in PARSERS else ""
     return f'{name} is "{shown}"{reason}; it takes {row.accepts}'
 
 
@@ -112,9 +128,3 @@ def _unreadable_lines(env_file: Path) -> list[str]:
             for binding in parse_stream(lines)
             if binding.error
         ]
-
-
-def _without_secrets(text: str) -> str:
-    """The value as it may be shown: a URL may hold a password before its host, or a key in its query."""
-    looks_like_key = len(text) >= 32 and "." not in text and ":" not in text
-    return "***" if "@" in text or looks_like_key else re.sub(r"[?#].*", "***", text, flags=re.DOTALL)

@@ -69,13 +69,13 @@ def forwarded(headers: Headers) -> Headers:
 
 def accepts_gzip(headers: Headers) -> bool:
     """Whether the caller can read a gzip-encoded body (RFC 9110 section 12.5.3)."""
+    qualities = {}
     for name, value in headers:
         if name == b"accept-encoding":
             for part in value.decode("latin-1").lower().split(","):
                 coding, *parameters = (piece.strip() for piece in part.split(";"))
-                if coding in ("gzip", "x-gzip", "*") and _quality(parameters) > 0:
-                    return True
-    return False
+                qualities[coding.removeprefix("x-")] = _quality(parameters)
+    return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
 def is_value(value: bytes) -> bool:

@@ -33,7 +33,9 @@ class Models:
         self._groups = dict(groups)
         self._default = tuple(default)
         self._unknown = unknown
-        self._by_deployment = {one.name: group for group in groups.values() for one in group if one.name}
+        self._by_deployment: dict[str, list[Deployment]] = {}
+        for one in dict.fromkeys(one for group in groups.values() for one in group if one.name):
+            self._by_deployment.setdefault(one.name, []).append(one)
 
     @property
     def deployments(self) -> Iterable[Deployment]:

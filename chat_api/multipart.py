@@ -12,7 +12,7 @@ MAX_PART_HEAD_BYTES = 16 * 1024
 MAX_VALUE_BYTES = 1024
 _BOUNDARY = re.compile(r'boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _DISPOSITION = re.compile(rb"(?im)^content-disposition:([^\r\n]*)")
-_NAME = re.compile(rb';\s*name=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))', re.IGNORECASE)
+_PARAMETER = re.compile(rb';\s*([\w*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
 
 
 def boundary_of(content_type: bytes) -> bytes:
@@ -67,12 +67,13 @@ class FieldFinder:
     def _content(self) -> bool:
         at = self._window.find(self._delimiter)
         if at < 0:
-            if self._wanted and len(self._window) > MAX_VALUE_BYTES + len(self._delimiter):
-                raise RequestError(f'the form\'s field "{self._name.decode()}" is too long', param="model")
-            if not self._wanted:
+            if self._wanted:
+                self._check_value(len(self._window) - len(self._delimiter))
+            else:
                 self._drop(len(self._window) - len(self._delimiter))
             return False
         if self._wanted:
+            self._check_value(at)
             self.value = bytes(self._window[:at])
             self.span = (self._value_start, self._value_start + at)
             return False
@@ -80,14 +81,18 @@ class FieldFinder:
         self._in_head = True
         return True
 
+    def _check_value(self, size: int) -> None:
+        if size > MAX_VALUE_BYTES:
+            raise RequestError(f'the form\'s field "{self._name.decode()}" is too long', param="model")
+
     def _head(self) -> bool:
         if self._window.startswith(b"--"):
             self._ended = True
             return False
         end = self._window.find(b"\r\n\r\n")
+        if (end if end >= 0 else len(self._window)) > MAX_PART_HEAD_BYTES:
+            raise RequestError("the head of a part of the form is too long", code="invalid_form")
         if end < 0:
-            if len(self._window) > MAX_PART_HEAD_BYTES:
-                raise RequestError("the head of a part of the form is too long", code="invalid_form")
             return False
         self._wanted = _field_name(bytes(self._window[:end])) == self._name
         # A part without content has its delimiter right after its head, whose last line end is the delimiter's.
@@ -104,5 +109,7 @@ class FieldFinder:
 
 def _field_name(head: bytes) -> bytes | None:
     disposition = _DISPOSITION.search(head)
-    name = _NAME.search(disposition[1]) if disposition else None
-    return (name[1] if name[1] is not None else name[2]) if name else None
+    for name, quoted, bare in _PARAMETER.findall(disposition[1] if disposition else b""):
+        if name.lower() == b"name":
+            return bytes(quoted or bare)
+    return None

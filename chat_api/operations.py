@@ -59,9 +59,12 @@ def parse_path(path: str) -> Target:
         RequestError: it holds what no path does: `.` and `..`, quoted slashes or control characters.
         UnknownPath: it is empty, or has an empty segment (`//`).
     """
-    for segment in path.removesuffix("/").split("/"):
-        _check_segment(segment, path)
     path = path.removesuffix("/")
+    segments = path.split("/")
+    names_deployment = segments[0] in ("deployments", "engines") and len(segments) > 2
+    for index, segment in enumerate(segments):
+        # In `deployments/{name}/…` a quoted slash is one of the name's.
+        _check_segment(segment, path, may_have_slash=names_deployment and index == 1)
     scoped = _PATH_OF_DEPLOYMENT.fullmatch(path)
     if scoped is None:
         return Target(path)
@@ -80,16 +83,11 @@ def is_unrouted(method: str, operation: str) -> bool:
     return method in ("GET", "HEAD", "DELETE") or _UNROUTED.match(operation) is not None
 
 
-def _check_segment(segment: str, path: str) -> None:
+def _check_segment(segment: str, path: str, *, may_have_slash: bool) -> None:
     if not segment:
         better = re.sub("/+", "/", path).strip("/")
         raise UnknownPath(f'the path has an empty segment ("//"); did you mean /v1/{better}?' if better else "no path")
     text = unquote(segment, errors="replace")
-    names = "/" in text and "%2f" in segment.lower() and not _names_deployment(segment, path)
-    if text in (".", "..") or names or "\\" in text or not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
-        raise RequestError(f'"{segment}" cannot stand in a path', code="invalid_path")
-
-
-def _names_deployment(segment: str, path: str) -> bool:
-    """Whether the segment is the name in `deployments/{name}/…`, in which a quoted slash is one of the name's."""
-    return path.split("/")[0] in ("deployments", "engines") and path.split("/")[1] == segment
+    is_bad = text in (".", "..") or "\\" in text or not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text
+    if is_bad or ("/" in text and not may_have_slash):
+        raise RequestError(f"{segment[:200]!r} cannot stand in a path", code="invalid_path")

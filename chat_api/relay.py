@@ -107,6 +107,9 @@ async def _judged(
         if response.status == 407:  # a proxy's own; nobody else may say it (RFC 9110 section 15.5.8)
             message = f"the proxy to {deployment.host} wants other credentials; check UPSTREAM_PROXY"
             raise UpstreamError(message, code="proxy_failed")
+        if call.method == "HEAD" or response.status == 204:  # its headers may speak of a body that does not come
+            await response.aclose()
+            return Reply(response.status, response.headers, b"", deployment)
         kind = media_type(response.headers)
         if response.status == 200 and kind == "text/event-stream" and (call.stream or call.verbatim):
             return await _judged_stream(response, deployment, applied)

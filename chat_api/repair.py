@@ -20,7 +20,7 @@ END = b"data: [DONE]\n\n"
 
 # One look at the bytes tells most chunks apart from those that have to be read.
 _OF_INTEREST = re.compile(
-    rb'\[DONE\]|"error"|event: ?error|"finish_reason": ?"|response\.(?:completed|failed|incomplete|cancelled)'
+    rb'\[DONE\]|"error"|event: ?error|"finish_reason"\s*:\s*"|response\.(?:completed|failed|incomplete|cancelled)'
 )
 _MARKS = (b"\n\n", b"\n\r\n", b"\r\r")  # what ends with them is whole
 _EVENT = re.compile(rb"(?s).*?(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
@@ -103,8 +103,10 @@ class EventRepair:
         if self._compat is None and _OF_INTEREST.search(whole) is None:
             return whole
         passed = []
+        end = 0
         for match in _EVENT.finditer(whole):
             raw = match.group()
+            end = match.end()
             event = _event(raw)
             if event is not None and not self._read(event):
                 if self.error is not None:
@@ -113,6 +115,8 @@ class EventRepair:
             passed.append(self._compat(raw, event) if self._compat and event else raw)
             if self.done:
                 break
+        else:
+            passed.append(whole[end:])  # more empty lines than one
         return b"".join(passed)
 
     def _read(self, event: Event) -> bool:
@@ -125,10 +129,11 @@ class EventRepair:
             # Not the last event for certain: `response.failed` may come before the one that says why.
             self._told = self._told or event.name in TERMINAL or (chunk is not None and chunk.type in TERMINAL)
             return True
-        if chunk is None or chunk.is_error or event.name == "error":
+        if event.name == "error" or (chunk is not None and chunk.is_error):
             self.error = _refusal(event)
             return False
-        self._note_ends(chunk)
+        if chunk is not None:  # what cannot be read here, the client may
+            self._note_ends(chunk)
         return True
 
     def _note_ends(self, chunk: Chunk) -> None:
@@ -138,7 +143,8 @@ class EventRepair:
 
 
 def _event(raw: bytes) -> Event | None:
-    events = EventDecoder().feed(raw)
+    decoder = EventDecoder()
+    events = [*decoder.feed(raw), *decoder.flush()]
     return events[0] if events else None
 
 

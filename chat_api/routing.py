@@ -10,6 +10,7 @@ from chat_api.errors import RequestError
 
 MAX_MODEL_BYTES = 1024
 COUNTLESS = 1_000_000_000  # a legacy completion answers each of its prompts: only `[DONE]` tells that it is complete
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _WORD = {b"": "nothing", b"{": "an object", b"[": "an array", b'"': "text", b"t": "true", b"f": "false"}
 
 
@@ -41,7 +42,7 @@ def read_routing(body: bytes) -> Routing:
         RequestError: the body is not a JSON object, or its model is not a name.
     """
     try:
-        parsed = _decode_body(body)
+        parsed = _read(body)
     except msgspec.ValidationError:
         raise RequestError(f"the body is {_kind(body)}; it takes a JSON object", code="invalid_json") from None
     except RecursionError:
@@ -55,8 +56,18 @@ def read_routing(body: bytes) -> Routing:
 
 
 def with_model(body: bytes, name: str) -> bytes:
-    """The JSON object with another `model`; every other member stays as it was written, in its place."""
-    members = _decode_members(body)
+    """The JSON object with another `model`; every other member stays as it was written, in its place.
+
+    Raises:
+        RequestError: it holds text that is no Unicode.
+    """
+    try:
+        members = _decode_members(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        message = (
+            "the body holds a member name or text that is no Unicode, and cannot be sent under another model's name"
+        )
+        raise RequestError(message, code="invalid_json") from None
     value = Raw(msgspec.json.encode(name))
     if "model" in members:
         members["model"] = value
@@ -64,11 +75,23 @@ def with_model(body: bytes, name: str) -> bytes:
     return msgspec.json.encode({"model": value, **members})
 
 
+def _read(body: bytes) -> _Body:
+    try:
+        return _decode_body(body)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        if _SURROGATE.search(body) is None:
+            raise
+        # JavaScript cuts emoji in half, which is JSON all the same (RFC 8259 section 8.2).
+        return _decode_body(_SURROGATE.sub(b"\\\\u0020", body))
+
+
 def _choices(parsed: _Body) -> int:
     if bytes(parsed.prompt).startswith(b"["):
         return COUNTLESS
     n = bytes(parsed.n)
-    return int(n) if n.isdigit() and len(n) < 9 else 1
+    return max(1, int(n)) if n.isdigit() and len(n) < 9 else 1
 
 
 def _model(raw: bytes) -> str | None:

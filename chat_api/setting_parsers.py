@@ -24,7 +24,21 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def listed(text: str) -> list[str]:
     """The items of a list that is separated by commas, quotes around single items taken off."""
-    return [item for item in (part.strip().strip("\"'").strip() for part in text.split(",")) if item]
+    items = [item for item in (part.strip().strip("\"'").strip() for part in text.split(",")) if item]
+    if not items:
+        raise ValueError("it lists nothing")
+    return items
+
+
+def without_secrets(text: str) -> str:
+    """The value as it may be shown: a URL may hold a password before its host, or a key in its query."""
+    looks_like_key = len(text) >= 32 and "." not in text and ":" not in text
+    return "***" if "@" in text or looks_like_key else re.sub(r"[?#].*", "***", text, flags=re.DOTALL)
+
+
+def reason_for(error: object, shown: str) -> str:
+    """What is wrong with a value, without what the reason quotes of it where the value is not shown in full."""
+    return re.sub(r"(['\"]).*\1", "***", str(error), flags=re.DOTALL) if "***" in shown else str(error)
 
 
 def parse_host(text: str) -> str:
@@ -87,6 +101,8 @@ def _parse_listen(text: str) -> tuple[str, int]:
 
 
 def _parse_keys(text: str) -> tuple[Secret, ...]:
+    if text.startswith("{"):  # as later versions of openai-forward have it
+        raise ValueError("it is JSON")
     return tuple(_parse_key(key) for key in listed(text))
 
 
@@ -124,7 +140,7 @@ def _parse_urls(text: str) -> tuple[str, ...]:
 def _parse_prefixes(text: str) -> tuple[str, ...]:
     prefixes = tuple("/" + item.strip("/") for item in listed(text))
     for prefix in prefixes:
-        if not re.fullmatch(r"/|(/[\w.~-]+)+", prefix, re.ASCII):
+        if not re.fullmatch(r"/|(/(?!\.{1,2}(/|$))[\w.~-]+)+", prefix, re.ASCII):
             raise ValueError(f'"{prefix}" is no path prefix')
     return prefixes
 
@@ -135,7 +151,7 @@ def _parse_proxy(text: str) -> Secret:
         has_port = url.port is not None
     except ValueError:
         raise ValueError("its port is no port") from None
-    if url.scheme not in PROXY_SCHEMES or not url.hostname or url.path.strip("/") or url.query:
+    if url.scheme not in PROXY_SCHEMES or not url.hostname or url.path.strip("/") or url.query or url.fragment:
         raise ValueError("no URL of a proxy")
     if url.scheme.startswith("socks") and not has_port:
         raise ValueError("it names no port")

@@ -6,8 +6,7 @@ got and what it accepts. A secret's value is never repeated. Nothing here is rea
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
@@ -16,11 +15,14 @@ from typing import Any
 from chat_api import dropin
 from chat_api.azure_url import DEFAULT_API_VERSION, Endpoint
 from chat_api.config_file import Config, read_config
-from chat_api.environment import Environment
-from chat_api.headers import is_loopback
-from chat_api.setting_parsers import PARSERS, Network
-from chat_api.settings_table import CALLERS, DEFAULTS, LIMITS, MODELS, SERVER, TABLE
+from chat_api.environment import SETTING_OF, Environment
+from chat_api.setting_checks import conflicts_of, warnings_of
+from chat_api.setting_parsers import PARSERS, reason_for
+from chat_api.setting_values import Server, Settings
+from chat_api.settings_table import CALLERS, DEFAULTS, LIMITS, MODELS, PROXY_FORM, SERVER
 from chat_api.types import Proxies, Secret
+
+__all__ = ["ENV_FILE", "Server", "Settings", "SettingsError", "load"]
 
 OPENAI = "https://api.openai.com"
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
@@ -39,99 +41,43 @@ class SettingsError(Exception):
         self.problems = tuple(problems)
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """An OpenAI-compatible server: its root URL, the path prefix that leads to it ("" for none), our keys for it."""
-
-    root: str
-    prefix: str
-    keys: tuple[Secret, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything that can be configured, validated. Times are seconds, sizes bytes."""
-
-    host: str
-    http_port: int
-    enable_ssl: bool
-    https_port: int
-    ssl_cert: Path | None
-    ssl_key: Path | None
-    client_keys: tuple[Secret, ...]
-    allow_anonymous: bool
-    allow_ips: tuple[Network, ...]
-    deny_ips: tuple[Network, ...]
-    cors_origins: tuple[str, ...]
-    endpoint: Endpoint | None
-    deployment_name: str | None
-    api_version: str
-    key: Secret | None
-    model_mapper: tuple[tuple[str, str], ...]
-    unknown_model: str
-    config_file: Path | None
-    config: Config
-    openai: tuple[Server, ...]  # OpenAI-compatible servers; the first is the main upstream, unless Azure is
-    extra: tuple[Server, ...]
-    upstream: str  # "azure", "openai" or "emulator": who answers at /v1
-    proxies: Proxies
-    defaults: Mapping[str, Any]  # parameters of /v1/gpt/chat that a request may leave out
-    connect_timeout: float
-    first_byte_timeout: float
-    idle_timeout: float
-    ping_interval: float
-    compat_chunks: bool
-    headers_timeout: float
-    body_timeout: float
-    reader_timeout: float
-    drain_timeout: int
-    max_body_bytes: int
-    max_upload_bytes: int
-    log_level: str
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def port(self) -> int:
-        """The port to listen on."""
-        return self.https_port if self.enable_ssl else self.http_port
-
-    @property
-    def lends_key(self) -> bool:
-        """Whether whoever reaches the server uses its upstream key (the emulator counts as one)."""
-        has_key = self.key or self.upstream == "emulator" or any(row.key for row in self.config.deployments)
-        return bool(has_key or any(server.keys for server in self.openai)) and not self.client_keys
-
-    @property
-    def guards_loopback(self) -> bool:
-        """Whether only loopback host names are answered, because the key is lent to all who ask."""
-        return self.lends_key and not self.allow_anonymous
-
-
-def load(environ: Mapping[str, str] | None = None, env_file: Path = ENV_FILE) -> Settings:
+def load(
+    environ: Mapping[str, str] | None = None, env_file: Path = ENV_FILE, overrides: Mapping[str, str] | None = None
+) -> Settings:
     """Read the settings from `environ` (the process's own) and, for what is unset there, from `env_file`.
+
+    `overrides` win over both; a blank one unsets.
 
     Raises:
         SettingsError: one or more settings cannot be used.
     """
     try:
-        given = Environment(os.environ if environ is None else environ, env_file)
+        given = Environment(os.environ if environ is None else environ, env_file, overrides or {})
     except UnicodeDecodeError as error:
         raise SettingsError([f"{env_file} is not UTF-8 (byte {error.start}); save it as UTF-8"], env_file) from error
     except (OSError, ValueError) as error:  # ValueError: a directory
         raise SettingsError([f"{env_file} cannot be read: {error}"], env_file) from error
     values, problems = given.read()
-    bad = {problem.partition(" ")[0] for problem in problems}
+    if values["LISTEN"] and "HTTP_PORT" in (overrides or {}):
+        values["LISTEN"] = (values["LISTEN"][0], values["HTTP_PORT"])
+    bad = {SETTING_OF.get(name, name) for name in (problem.partition(" ")[0] for problem in problems)}
     path = values["CONFIG_FILE"] or _config_beside(env_file, values["ENDPOINT"])
     config = Config()
     try:
         config = read_config(path) if path and "CONFIG_FILE" not in bad else config
     except (ValueError, OSError) as error:
         problems.append(f"CONFIG_FILE is {path}: {error}")
-    settings = _settled(values, config, given.given)
-    problems += [text for names, text in _conflicts(settings, values) if bad.isdisjoint(names)]
+        bad.add("CONFIG_FILE")
+    proxies, unusable = _proxies(values, given.given)
+    problems += unusable
+    if config.listens_everywhere and not given.has("HOST") and "HOST" not in bad:
+        values["HOST"] = "0.0.0.0"  # noqa: S104 - as there; who could then use a key is checked
+    settings = _settled(values, config, proxies, given.implied_upstream)
+    conflicts = conflicts_of(settings, values, host_given=given.has("HOST"))
+    problems += [text for names, text in conflicts if bad.isdisjoint(names)]
     if problems:
         raise SettingsError(problems, env_file)
-    warnings = (*_warnings(settings, given.unknown_names()), *dropin.unbuilt(given.given))
+    warnings = (*warnings_of(settings, given.unknown_names()), *dropin.unbuilt(given.given))
     return replace(settings, warnings=warnings)
 
 
@@ -141,11 +87,11 @@ def _config_beside(env_file: Path, endpoint: Endpoint | None) -> Path | None:
     return path if endpoint is None and path.is_file() else None
 
 
-def _settled(values: Mapping[str, Any], config: Config, given: Callable[[str], str | None]) -> Settings:
+def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implied_upstream: str | None) -> Settings:
     endpoint: Endpoint | None = values["ENDPOINT"]
     from_url = endpoint or Endpoint("")
     servers = _servers(values["OPENAI_BASE_URL"], values["OPENAI_ROUTE_PREFIX"], values["OPENAI_API_KEY"])
-    upstream = values["UPSTREAM"] or _upstream(values, config)
+    upstream = values["UPSTREAM"] or _upstream(values, config) or implied_upstream or "emulator"
     if upstream == "azure" and not (endpoint or config.deployments):
         upstream = "emulator"
     if upstream == "openai" and not servers:
@@ -153,7 +99,8 @@ def _settled(values: Mapping[str, Any], config: Config, given: Callable[[str], s
     plain = {row.name.lower(): values[row.name] for row in (*SERVER, *CALLERS, *MODELS, *LIMITS)}
     listen = plain.pop("listen")
     if listen:
-        plain["host"], plain["http_port"] = listen
+        plain["host"], port = listen
+        plain |= {"http_port": port, "https_port": port}
     lists = ("client_keys", "allow_ips", "deny_ips", "model_mapper", "cors_origins")
     plain |= {name: plain[name] or () for name in lists}
     settings = Settings(
@@ -166,7 +113,7 @@ def _settled(values: Mapping[str, Any], config: Config, given: Callable[[str], s
         openai=servers,
         extra=_servers(values["EXTRA_BASE_URL"], values["EXTRA_ROUTE_PREFIX"], None),
         upstream=upstream,
-        proxies=_proxies(values, given),
+        proxies=proxies,
         defaults=MappingProxyType({row.name: values[row.name] for row in DEFAULTS if values[row.name] is not None}),
     )
     if values["CORS_ORIGINS"] is None and not settings.lends_key and not settings.client_keys:
@@ -174,10 +121,11 @@ def _settled(values: Mapping[str, Any], config: Config, given: Callable[[str], s
     return settings
 
 
-def _upstream(values: Mapping[str, Any], config: Config) -> str:
+def _upstream(values: Mapping[str, Any], config: Config) -> str | None:
     if values["ENDPOINT"] or config.deployments:
         return "azure"
-    return "openai" if values["OPENAI_BASE_URL"] or values["OPENAI_API_KEY"] else "emulator"
+    names = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_ROUTE_PREFIX")
+    return "openai" if any(values[name] for name in names) else None
 
 
 def _servers(roots: Sequence[str] | None, prefixes: Sequence[str] | None, keys: Any) -> tuple[Server, ...]:
@@ -186,81 +134,17 @@ def _servers(roots: Sequence[str] | None, prefixes: Sequence[str] | None, keys: 
     return tuple(Server(root, prefix.rstrip("/"), keys or ()) for root, prefix in pairs if root != "/")
 
 
-def _proxies(values: Mapping[str, Any], given: Callable[[str], str | None]) -> Proxies:
-    def from_environment(*names: str) -> Secret | None:
-        text = next((value for name in names for value in (given(name.lower()), given(name)) if value), None)
-        return PARSERS["proxy"](text) if text else None
-
-    bypass = given("no_proxy") or given("NO_PROXY") or ""
+def _proxies(values: Mapping[str, Any], given: Callable[[str], str | None]) -> tuple[Proxies, list[str]]:
+    """The proxies of the settings, else of the environment; and a problem for each variable that cannot be used."""
     explicit = values["UPSTREAM_SOCKS_PROXY"] or values["UPSTREAM_PROXY"]
-    try:
-        http = explicit or from_environment("HTTP_PROXY", "ALL_PROXY")
-        https = explicit or from_environment("HTTPS_PROXY", "ALL_PROXY")
-    except ValueError:
-        return Proxies()  # `_conflicts` says so
-    return Proxies(http, https, bypass)
-
-
-def _warnings(settings: Settings, unknown_names: list[str]) -> tuple[str, ...]:
-    """What is worth saying at the start, though it stops nothing."""
-    warnings = []
-    by_lower_case = {row.name.lower(): row.name for row in TABLE}
-    for name in unknown_names:
-        if close := get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.8):
-            meant = by_lower_case[close[0]]
-            warnings.append(f"{name} in the .env file is not a setting; did you mean {meant}?")
-    endpoint = settings.endpoint
-    if settings.upstream == "emulator" and (settings.key or settings.deployment_name):
-        name = "KEY" if settings.key else "DEPLOYMENT_NAME"
-        warnings.append(f"{name} is set but ENDPOINT is not: the built-in emulator answers, not Azure")
-    if endpoint and endpoint.base_url.startswith("http://") and not is_loopback(endpoint.host_name):
-        warnings.append("ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://")
-    if settings.upstream == "azure" and not settings.deployment_name:
-        warnings.append("DEPLOYMENT_NAME is not set; every request has to name its model")
-    if settings.allow_anonymous and settings.lends_key and not is_loopback(settings.host):
-        warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
-    return tuple(warnings)
-
-
-def _conflicts(settings: Settings, values: Mapping[str, Any]) -> list[tuple[set[str], str]]:
-    """Problems between settings that are each valid: `(the settings involved, the problem)`."""
-    problems: list[tuple[set[str], str]] = []
-    if values["ENABLE_SSL"]:
-        problems += [
-            ({name}, f"{name} is not set; with ENABLE_SSL=true it takes the path of a readable PEM file")
-            for name in ("SSL_CERT", "SSL_KEY")
-            if values[name] is None
-        ]
-    if settings.guards_loopback and not is_loopback(settings.host or ""):
-        name = "LISTEN" if values["LISTEN"] else "HOST"
-        text = (
-            f'{name} is "{settings.host}", so the network could use the server\'s key without a key of its own; it '
-            "takes 127.0.0.1, or set CLIENT_KEYS to ask callers for one, or ALLOW_ANONYMOUS=true to insist"
-        )
-        problems.append(({name, "HOST", "ALLOW_ANONYMOUS", "CLIENT_KEYS", "ENDPOINT", "KEY"}, text))
-    for urls, prefixes in (("OPENAI_BASE_URL", "OPENAI_ROUTE_PREFIX"), ("EXTRA_BASE_URL", "EXTRA_ROUTE_PREFIX")):
-        count, expected = len(values[prefixes] or ()), len(values[urls] or ())
-        if (count or expected > 1 or urls.startswith("EXTRA")) and count != expected and (expected or count > 1):
-            text = f"{prefixes} has {count} items and {urls} has {expected}; they are pairs"
-            problems.append(({urls, prefixes}, text))
-    problems += _route_conflicts(settings)
-    return problems
-
-
-def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:
-    """Two upstreams at the same path."""
-    problems: list[tuple[set[str], str]] = []
-    prefixes = [server.prefix for server in (*settings.openai, *settings.extra)]
-    for prefix in {prefix for prefix in prefixes if prefixes.count(prefix) > 1}:
-        text = f'two upstreams have the path prefix "{prefix or "/"}"; each takes one of its own'
-        problems.append(({"OPENAI_ROUTE_PREFIX", "EXTRA_ROUTE_PREFIX"}, text))
-    if any(not server.prefix for server in settings.extra):
-        text = 'EXTRA_ROUTE_PREFIX is "/", which the main upstream has; it takes a path prefix such as /localai'
-        problems.append(({"EXTRA_ROUTE_PREFIX"}, text))
-    if settings.upstream == "azure" and any(not server.prefix for server in settings.openai):
-        text = (
-            "ENDPOINT and OPENAI_BASE_URL are both set, and one of them can answer at /v1; "
-            "set UPSTREAM=openai, or an OPENAI_ROUTE_PREFIX"
-        )
-        problems.append(({"ENDPOINT", "OPENAI_BASE_URL"}, text))
-    return problems
+    found: dict[str, Secret | None] = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), explicit)
+    problems: dict[str, str] = {}
+    for scheme in () if explicit else found:
+        names = (scheme.lower(), scheme, "all_proxy", "ALL_PROXY")
+        name = next((name for name in names if given(name)), None)
+        try:
+            found[scheme] = PARSERS["proxy"](given(name)) if name else None
+        except ValueError as error:
+            problems[str(name)] = f"{name} cannot be used ({reason_for(error, '***')}); it takes {PROXY_FORM}"
+    bypass = given("no_proxy") or given("NO_PROXY") or ""
+    return Proxies(found["HTTP_PROXY"], found["HTTPS_PROXY"], bypass), list(problems.values())

@@ -48,7 +48,7 @@ _BOOL = "true or false"
 _PEM = "the path of a readable PEM file"
 _PREFIXES = "path prefixes such as /localai, separated by commas"
 _URLS = "http(s) URLs without user name or password, separated by commas"
-_PROXY = "a URL such as http://127.0.0.1:3128 or socks5://user:password@127.0.0.1:1080"
+PROXY_FORM = "a URL such as http://127.0.0.1:3128 or socks5://user:password@127.0.0.1:1080"
 _IPS = "IP addresses and networks such as 10.0.0.0/8, separated by commas"
 
 SERVER = (
@@ -126,7 +126,7 @@ AZURE = (
         "a key of visible ASCII characters without spaces",
         "Key of the resource. Unset: each caller presents their own (`api-key` or Bearer).",
         secret=True,
-        aliases=("AZURE_OPENAI_TOKEN",),
+        aliases=("AZURE_OPENAI_TOKEN", "AZURE_OPENAI_API_KEY"),
     ),
 )
 MODELS = (
@@ -172,7 +172,14 @@ OTHERS = (
         _URLS,
         "OpenAI-compatible servers. Unset: OpenAI's own, where one is asked for.",
     ),
-    Setting("OPENAI_ROUTE_PREFIX", "prefixes", None, _PREFIXES, "The path prefix of each; `/` for none."),
+    Setting(
+        "OPENAI_ROUTE_PREFIX",
+        "prefixes",
+        None,
+        _PREFIXES,
+        "The path prefix of each; `/` for none.",
+        aliases=("ROUTE_PREFIX",),
+    ),
     Setting(
         "OPENAI_API_KEY",
         "keys",
@@ -187,7 +194,7 @@ OTHERS = (
         "UPSTREAM_PROXY",
         "proxy",
         None,
-        _PROXY,
+        PROXY_FORM,
         "Proxy to the upstream. Unset: `HTTPS_PROXY` and `HTTP_PROXY`, but for what `NO_PROXY` lists.",
         secret=True,
         aliases=("AZURE_OPENAI_HTTP_PROXY", "PROXY"),
@@ -196,7 +203,7 @@ OTHERS = (
         "UPSTREAM_SOCKS_PROXY",
         "proxy",
         None,
-        _PROXY,
+        PROXY_FORM,
         "The same; it wins over `UPSTREAM_PROXY`.",
         secret=True,
         aliases=("AZURE_OPENAI_SOCKS_PROXY",),

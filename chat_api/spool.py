@@ -1,9 +1,11 @@
 """Request bodies that are not held in memory: forms that are spooled to disk, and uploads passed on as they come."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any, BinaryIO
+from io import RawIOBase
+from typing import Any
 
 from chat_api.errors import BodyTooLarge, ClientGone
 from chat_api.multipart import FieldFinder
@@ -20,7 +22,7 @@ class Form:
     def __init__(self, finder: FieldFinder) -> None:
         self._finder = finder
         self._memory = bytearray()
-        self._file: BinaryIO | None = None
+        self._file: RawIOBase | None = None
         self.size = 0
 
     @property
@@ -42,7 +44,7 @@ class Form:
                 self._file = await asyncio.to_thread(_file_of, bytes(self._memory))
                 self._memory.clear()
         else:
-            await asyncio.to_thread(self._file.write, piece)
+            await asyncio.to_thread(_write, self._file, piece)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self.pieces(0, self.size):
@@ -132,12 +134,17 @@ class Upload:
         return await self._receive()
 
 
-def _file_of(content: bytes) -> BinaryIO:
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the form
-    file.write(content)
+def _file_of(content: bytes) -> RawIOBase:
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed with the form
+    _write(file, content)
     return file
 
 
-def _read_at(file: BinaryIO, at: int, count: int) -> bytes:
-    file.seek(at)
-    return file.read(count)
+def _write(file: RawIOBase, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) or 0 :]
+
+
+def _read_at(file: RawIOBase, at: int, count: int) -> bytes:
+    return os.pread(file.fileno(), count, at)  # without a position of the file's, which readers would share

@@ -66,7 +66,9 @@ def model_for_body(call: Call, deployment: Deployment) -> str | None:
         return None  # the path says it
     if call.model_in_body is None and call.operation not in MODEL_REQUIRED:
         return None  # that a thread, say, is created has no model
-    return deployment.name if deployment.name and deployment.name != call.model_in_body else None
+    if not deployment.name or deployment.name == call.model_in_body:
+        return None
+    return None if isinstance(call.body, bytes) and not call.body.strip() else deployment.name  # a GET has no body
 
 
 def adapted_body(call: Call, adaptations: tuple[Adaptation, ...]) -> tuple[bytes | Body, tuple[Adaptation, ...]]:

@@ -7,15 +7,17 @@ import httpcore2  # noqa: F401 - httpx imports it when first used, which would c
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from chat_api.dropin import NOT_YET
 from chat_api.settings_table import TABLE
 
 
 @pytest.fixture(autouse=True)
 def clean_environ(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting and no proxy of the machine's own reaches a test."""
-    for name in (*[row.name for row in TABLE], *os.environ):
-        if name in {row.name for row in TABLE} or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name, raising=False)
+    known = {name for row in TABLE for name in (row.name, *row.aliases)} | set(NOT_YET)
+    for name in list(os.environ):
+        if name in known or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chat_api.azure_url import Endpoint, parse_api_version, parse_endpoint
+from chat_api.azure_url import Endpoint, parse_api_version, parse_endpoint, parse_server, server_version
 
 AZURE = "https://r.openai.azure.com"
 
@@ -314,3 +314,55 @@ def test_pages_and_addresses_that_cannot_work_are_refused(url: str, reason: str)
     """The address bar of the portal is what people paste; it is told from what the portal shows."""
     with pytest.raises(ValueError, match=reason):
         parse_endpoint(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "root", "version"),
+    [
+        pytest.param("https://api.openai.com", "https://api.openai.com", "v1", id="openai"),
+        pytest.param("https://api.openai.com/v1", "https://api.openai.com", "v1", id="v1"),
+        pytest.param("https://api.openai.com/v1/", "https://api.openai.com", "v1", id="trailing-slash"),
+        pytest.param("api.openai.com", "https://api.openai.com", "v1", id="no-scheme"),
+        pytest.param("HTTP://LocalHost:8000", "http://localhost:8000", "v1", id="upper-case"),
+        pytest.param(' "http://localhost:8000/v1" \n', "http://localhost:8000", "v1", id="quotes-and-spaces"),
+        pytest.param("http://[::1]:8000/v1", "http://[::1]:8000", "v1", id="ipv6"),
+        pytest.param("http://ollama:11434/v1", "http://ollama:11434", "v1", id="lone-name-with-port"),
+        pytest.param("https://h.x//api///v1//", "https://h.x/api", "v1", id="doubled-slashes"),
+        pytest.param("https://h.x/openai/v1", "https://h.x/openai", "v1", id="prefix"),
+        pytest.param("https://h.x/api/v3", "https://h.x/api/v3", "", id="another-version"),
+        pytest.param("https://h.x/v1beta/openai/", "https://h.x/v1beta/openai", "", id="version-within"),
+        pytest.param("https://h.x/v10", "https://h.x/v10", "", id="v10"),
+        pytest.param("https://h.x/vllm", "https://h.x/vllm", "v1", id="a-word"),
+        pytest.param("https://v1.h.x", "https://v1.h.x", "v1", id="version-in-the-host"),
+    ],
+)
+def test_server(text: str, root: str, version: str) -> None:
+    """A server's URL is its root, with or without v1 at its end; one that names another version gets no v1."""
+    assert parse_server(text) == root
+    assert server_version(root) == version
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="empty"),
+        pytest.param("ollama", id="lone-name"),
+        pytest.param("http://h:1/?key=SECRET", id="query"),
+        pytest.param("http://h:1/#SECRET", id="fragment"),
+        pytest.param("http://user:SECRET@h:1", id="user-and-password"),
+        pytest.param("ftp://h.x", id="ftp"),
+        pytest.param("wss://h.x", id="websocket"),
+        pytest.param("https://h.x/a b", id="space"),
+        pytest.param("http://h:99999", id="port"),
+    ],
+)
+def test_no_server(text: str) -> None:
+    """What is no http(s) URL of a server is refused, without being repeated: it may hold a key."""
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        parse_server(text)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_server_with_an_upper_case_version() -> None:
+    """The version at the end of a pasted URL is found in any case."""
+    assert parse_server("https://api.openai.com/V1") == "https://api.openai.com"

@@ -2,7 +2,16 @@
 
 import pytest
 
-from chat_api.headers import first, media_type, prefers_text, presented_credential, relayed
+from chat_api.headers import (
+    accepts_gzip,
+    first,
+    forwarded,
+    media_type,
+    prefers_text,
+    presented_credential,
+    relayed,
+    relayed_verbatim,
+)
 from chat_api.types import Headers
 
 BROWSER = b"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
@@ -177,3 +186,151 @@ def test_media_type(headers: Headers, expected: str) -> None:
 def test_first(name: bytes, expected: bytes | None) -> None:
     """A header that comes twice counts by its first value; an empty value is not an absent one."""
     assert first(((b"a", b"1"), (b"b", b""), (b"a", b"2")), name) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"accept",
+        b"accept-encoding",
+        b"aoai-evals",
+        b"content-encoding",
+        b"content-type",
+        b"idempotency-key",
+        b"openai-beta",
+        b"openai-organization",
+        b"user-agent",
+        b"x-ms-client-request-id",
+        b"x-ms-spillover-deployment",
+    ],
+)
+def test_forwarded_keeps(name: bytes) -> None:
+    """What describes the body and the wish, and what Azure knows, goes upstream."""
+    assert forwarded(((name, b"1"),)) == ((name, b"1"),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"api-key",
+        b"authorization",
+        b"connection",
+        b"content-length",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"ocp-apim-subscription-key",
+        b"origin",
+        b"proxy-authorization",
+        b"referer",
+        b"te",
+        b"traceparent",
+        b"transfer-encoding",
+        b"upgrade",
+        b"x-api-key",
+        b"x-forwarded-for",
+        b"x-ms",
+        b"x-real-ip",
+        b"x-request-id",
+        b"x-stainless-lang",
+    ],
+)
+def test_forwarded_drops(name: bytes) -> None:
+    """No credential, cookie, address or word about the connection goes upstream."""
+    assert forwarded(((name, b"1"),)) == ()
+
+
+def test_forwarded_keeps_order_and_drops_what_is_no_value() -> None:
+    """What goes upstream keeps its order and its repeats; a value that could end a header does not."""
+    headers: Headers = (
+        (b"user-agent", b"u"),
+        (b"x-ms-a", b"1\r\nhost: evil"),
+        (b"accept", b"a/b"),
+        (b"openai-beta", b"caf\xe9"),
+        (b"accept", b"c/d"),
+    )
+    assert forwarded(headers) == ((b"user-agent", b"u"), (b"accept", b"a/b"), (b"accept", b"c/d"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"content-type",
+        b"content-encoding",
+        b"content-length",
+        b"content-disposition",
+        b"openai-processing-ms",
+        b"openai-version",
+        b"x-request-id",
+        b"x-ms-region",
+        b"x-ratelimit-remaining-tokens",
+        b"retry-after",
+        b"retry-after-ms",
+        b"x-should-retry",
+    ],
+)
+def test_relayed_verbatim_keeps(name: bytes) -> None:
+    """With a body that goes on as it came goes what describes it, beside what is told of every answer."""
+    assert relayed_verbatim(((name, b"1"),)) == ((name, b"1"),)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"access-control-allow-origin",
+        b"alt-svc",
+        b"connection",
+        b"date",
+        b"keep-alive",
+        b"server",
+        b"set-cookie",
+        b"strict-transport-security",
+        b"trailer",
+        b"transfer-encoding",
+        b"www-authenticate",
+    ],
+)
+def test_relayed_verbatim_drops(name: bytes) -> None:
+    """What concerns the connection, or the upstream's own site, stays behind."""
+    assert relayed_verbatim(((name, b"1"),)) == ()
+
+
+def test_relayed_verbatim_drops_what_is_no_value() -> None:
+    """A value that could end a header stays behind; order and repeats are kept."""
+    headers: Headers = ((b"x-ms-a", b"1"), (b"content-type", b"a\r\nb"), (b"content-type", b"a/b"), (b"x-ms-a", b"2"))
+    assert relayed_verbatim(headers) == ((b"x-ms-a", b"1"), (b"content-type", b"a/b"), (b"x-ms-a", b"2"))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param([], False, id="no-header"),
+        pytest.param([b""], False, id="empty"),
+        pytest.param([b"gzip"], True, id="gzip"),
+        pytest.param([b"x-gzip"], True, id="x-gzip"),
+        pytest.param([b"GZip"], True, id="case"),
+        pytest.param([b"gzip, deflate, br, zstd"], True, id="browser"),
+        pytest.param([b"br ; q=1.0 , gzip ; q=0.1"], True, id="low-quality"),
+        pytest.param([b"br", b"gzip"], True, id="second-header"),
+        pytest.param([b"*"], True, id="anything"),
+        pytest.param([b"identity;q=1, *;q=0"], False, id="nothing-else"),
+        pytest.param([b"gzip;q=0"], False, id="refused"),
+        pytest.param([b"gzip;q=0.000"], False, id="refused-in-full"),
+        pytest.param([b"gzip;q=x"], False, id="no-quality"),
+        pytest.param([b"*;q=0, gzip"], True, id="gzip-alone"),
+        pytest.param([b"identity"], False, id="identity"),
+        pytest.param([b"deflate, br"], False, id="others"),
+        pytest.param([b"gzipped"], False, id="another-word"),
+        pytest.param([b"\xff, gzip"], True, id="bytes-beyond-ascii"),
+    ],
+)
+def test_accepts_gzip(values: list[bytes], expected: bool) -> None:
+    """A caller can read gzip who says so, or who takes anything."""
+    assert accepts_gzip(tuple((b"accept-encoding", value) for value in values)) is expected
+
+
+@pytest.mark.parametrize("value", [b"gzip;q=0, *", b"*, gzip;q=0"])
+def test_gzip_refused_beside_anything(value: bytes) -> None:
+    """A caller who takes anything but gzip gets no gzip (RFC 9110 section 12.5.3)."""
+    assert not accepts_gzip(((b"accept-encoding", value),))

@@ -1,12 +1,13 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chat_api.errors import UpstreamRefusal
-from chat_api.refusals import adaptation_for, explained, read_refusal, read_refusal_in_200
-from chat_api.types import Adaptation, Call, Deployment, Headers, Secret
+from chat_api.errors import UpstreamError, UpstreamRefusal
+from chat_api.refusals import adaptation_for, explained, read_refusal, read_refusal_in_200, relayable
+from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Secret
 
 ERRORS = Path(__file__).parents[2] / "shared" / "azure" / "wire" / "azure-errors.json"
 needs_errors = pytest.mark.skipif(not ERRORS.exists(), reason="the shared wire captures are not here")
@@ -309,7 +310,7 @@ HINTS = [
     ),
     pytest.param(
         refusal("m", code="OperationNotSupported"),
-        'the model behind deployment "d" does not chat; check DEPLOYMENT_NAME',
+        'the model behind deployment "d" cannot do that; check DEPLOYMENT_NAME',
         id="operation",
     ),
     pytest.param(
@@ -444,3 +445,185 @@ def test_adaptation_in_words() -> None:
     """An adaptation says what it does."""
     assert str(RENAMED) == "max_tokens sent as max_completion_tokens"
     assert str(Adaptation("temperature", None)) == "default temperature left out"
+
+
+NOW = 784111777.0  # Sun, 06 Nov 1994 08:49:37 GMT
+JSON: Headers = ((b"content-type", b"application/json"), (b"x-request-id", b"i"))
+IN_SHAPE = b' {"error": {"message":"m",  "type":null, "param":null,"code":"c", "innererror":{"a":1.0}}} '
+
+
+def reply(status: int, body: bytes, headers: Headers = JSON) -> Reply:
+    """A reply of that status."""
+    return Reply(status, headers, body, deployment("k"))
+
+
+def relayed_call(operation: str = "chat/completions", *, stream: bool = False, method: str = "POST") -> Call:
+    """A call that is relayed."""
+    return Call(operation, "d", b"{}", stream, method=method, verbatim=True)
+
+
+def raised(got: Reply, asked: Call) -> UpstreamError:
+    """The error that a reply is."""
+    with pytest.raises(UpstreamError) as caught:
+        relayable(got, asked, NOW)
+    return caught.value
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 429, 500, 503])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(IN_SHAPE, id="with-inner-error"),
+        pytest.param(b'{"error":{"message":"m","type":"t","param":"p","code":null},"x":1}', id="with-more"),
+    ],
+)
+def test_error_in_shape(status: int, body: bytes) -> None:
+    """An error that has OpenAI's shape goes on with every byte and header it has."""
+    got = reply(status, body, (*JSON, (b"retry-after", b"7")))
+    assert relayable(got, relayed_call(), NOW) == got
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message", "code"),
+    [
+        pytest.param(429, b'{"error":{"code":"429","message":"m"}}', "m", "429", id="family-2"),
+        pytest.param(400, b'{"error":{"code":"Timeout","message":"m","type":null}}', "m", "Timeout", id="part-of-it"),
+        pytest.param(401, b'{"statusCode":401,"message":"m"}', "m. Hint: r.openai.azure.com", "401", id="family-3"),
+        pytest.param(500, b'{"statusCode":500,"message":"m","activityId":"a"}', "m", "500", id="family-3-server"),
+        pytest.param(500, b"<html><body>Oops</body></html>", "The upstream answered 500: Oops", None, id="html"),
+        pytest.param(503, b"no healthy upstream", "The upstream answered 503: no healthy upstream", None, id="text"),
+        pytest.param(502, b"", "The upstream answered 502 without saying why.", None, id="empty"),
+        pytest.param(400, b'{"error":"m"}', "m", None, id="text-error"),
+        pytest.param(400, b'[{"error":{}}]', 'The upstream answered 400: [{"error":{}}]', None, id="array"),
+        pytest.param(
+            400,
+            b'{"error":{"message":"","type":null,"param":null,"code":null}}',
+            'The upstream answered 400: {"error":{"message":"","type":null,"param":null,"code":null}}',
+            None,
+            id="in-shape-without-message",
+        ),
+    ],
+)
+def test_error_out_of_shape(status: int, body: bytes, message: str, code: str | None) -> None:
+    """An error of any other shape is raised, to be given OpenAI's, under its status and with its headers."""
+    error = raised(reply(status, body), relayed_call())
+    assert isinstance(error, UpstreamRefusal)
+    assert (error.status, error.code) == (status, code)
+    assert error.message.startswith(message)
+    assert error.headers == ((b"x-request-id", b"i"),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"error":{"code":"429","message":"m."}}', id="family-2"),
+        pytest.param(b'{"error":{"message":"m.","type":"t","param":null,"code":"429"}}', id="in-shape"),
+    ],
+)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(((b"retry-after", b"86400"),), id="seconds"),
+        pytest.param(((b"retry-after", b"86400"), (b"retry-after-ms", b"86400000")), id="both"),
+        pytest.param(((b"retry-after", b"Mon, 07 Nov 1994 08:49:37 GMT"),), id="date"),
+    ],
+)
+def test_long_wait(headers: Headers, body: bytes) -> None:
+    """A wait of a day becomes a minute and the word not to try again; the message has the truth."""
+    error = raised(reply(429, body, (*JSON, *headers)), relayed_call())
+    assert error.status == 429
+    assert error.message == "m. It asks to wait 86400 seconds."
+    assert dict(error.headers) == {b"x-request-id": b"i", b"retry-after": b"60", b"x-should-retry": b"false"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "body"),
+    [
+        pytest.param("chat/completions", b'{"choices":[{"message":{"content":"x"}}]}', id="chat"),
+        pytest.param("chat/completions", b'{"choices":[],"error":{"message":"m"}}', id="choices-beside-an-error"),
+        pytest.param("embeddings", b'{"data":[],"error":{"message":"m"}}', id="data-beside-an-error"),
+        pytest.param("responses", b'{"id":"resp_1","object":"response","error":null}', id="response"),
+        pytest.param("responses", b'{"id":"resp_1","status":"failed","error":{"message":"m"}}', id="failed-response"),
+        pytest.param("threads/t/runs/r", b'{"id":"run_1","last_error":{"code":"x"}}', id="failed-run"),
+        pytest.param("batches/b", b'{"object":"batch","error":{"message":"m"}}', id="object"),
+        pytest.param("x", b'{"error":null}', id="null-error"),
+        pytest.param("x", b"[]", id="array"),
+        pytest.param("x", b"not JSON at all", id="no-json"),
+    ],
+)
+def test_answer(operation: str, body: bytes) -> None:
+    """An answer goes on as it is, though it has a member `error`: something else in it says that it is one."""
+    got = reply(200, body)
+    assert relayable(got, relayed_call(operation), NOW) is got
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "method"),
+    [
+        pytest.param(204, (), b"", "DELETE", id="no-content"),
+        pytest.param(200, JSON, b"", "HEAD", id="head"),
+        pytest.param(200, ((b"content-type", b"text/plain"),), b"", "POST", id="empty-text"),
+        pytest.param(200, (*JSON, (b"content-encoding", b"gzip")), b"\x1f\x8b", "POST", id="compressed"),
+        pytest.param(200, ((b"content-type", b"audio/mpeg"),), b'{"error":{"message":"m"}}', "POST", id="binary"),
+        pytest.param(201, JSON, b'{"id":"x"}', "POST", id="created"),
+    ],
+)
+def test_answer_that_is_not_read(status: int, headers: Headers, body: bytes, method: str) -> None:
+    """What is no JSON, or has nothing in it by right, goes on unread."""
+    got = reply(status, body, headers)
+    assert relayable(got, relayed_call("x", method=method), NOW) is got
+
+
+@pytest.mark.parametrize("body", [b"", b" \r\n"], ids=["empty", "blank"])
+def test_empty_answer(body: bytes) -> None:
+    """JSON with nothing in it is no answer."""
+    error = raised(reply(200, body), relayed_call())
+    assert (error.status, error.code, error.message) == (
+        502,
+        "not_an_answer",
+        "r.openai.azure.com answered 200 with nothing in it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        pytest.param(b'{"error":{"code":"429","message":"m"}}', 429, "m", id="family-2"),
+        pytest.param(b'{"error":{"code":"rate_limit_exceeded","message":"m"}}', 429, "m", id="code-word"),
+        pytest.param(b'{"created":1,"error":{"code":"contentFilter","message":"m"}}', 502, "m", id="image"),
+        pytest.param(b'{"error":"m"}', 502, "m", id="text"),
+    ],
+)
+def test_hidden_error(body: bytes, status: int, message: str) -> None:
+    """An error that came as a 200 gets the status it stands for."""
+    error = raised(reply(200, body), relayed_call("images/generations"))
+    assert (error.status, error.message) == (status, message)
+
+
+def test_hidden_error_in_shape() -> None:
+    """An error of OpenAI's shape that came as a 200 goes on with its own bytes, under the status it stands for."""
+    body = b'{"error":{"message":"m","type":"server_error","param":null,"code":"rate_limit_exceeded"}}'
+    got = reply(200, body)
+    assert relayable(got, relayed_call(), NOW) == replace(got, status=429)
+
+
+def test_hidden_error_with_a_long_wait() -> None:
+    """The wait that a hidden error asks for is capped like any other's."""
+    body = b'{"error":{"message":"m.","type":"server_error","param":null,"code":"rate_limit_exceeded"}}'
+    error = raised(reply(200, body, (*JSON, (b"retry-after", b"3600"))), relayed_call())
+    assert (error.status, error.message) == (429, "m. It asks to wait 3600 seconds.")
+
+
+@pytest.mark.parametrize("operation", ["chat/completions", "completions"])
+def test_stream_that_is_none(operation: str) -> None:
+    """A whole answer to a streamed chat is none: its client would wait for events; an error in it is told."""
+    answer = reply(200, b'{"choices":[]}')
+    assert "not with events" in raised(answer, relayed_call(operation, stream=True)).message
+    hidden = reply(200, b'{"error":{"code":"429","message":"m"}}')
+    assert raised(hidden, relayed_call(operation, stream=True)).status == 429
+
+
+def test_stream_of_another_kind() -> None:
+    """What else may be asked for as a stream may come whole."""
+    got = reply(200, b'{"text":"x"}')
+    assert relayable(got, relayed_call("audio/transcriptions", stream=True), NOW) is got

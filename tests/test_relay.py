@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import pytest
 
 from chat_api.errors import AuthError, RequestError, StreamBroken, UpstreamError, UpstreamTimeout
 from chat_api.gateway import Gateway
+from chat_api.models import Models
 from chat_api.relay import Relay
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Secret, UpstreamRequest
 
@@ -71,7 +73,7 @@ class Script:
     @property
     def bodies(self) -> list[bytes]:
         """The bodies of the requests."""
-        return [request.body for request in self.requests]
+        return [request.body for request in self.requests if isinstance(request.body, bytes)]
 
     async def send(self, request: UpstreamRequest) -> Response:
         """Answer with the script's next entry."""
@@ -135,7 +137,7 @@ def test_whole_answer() -> None:
     assert dict(script.requests[0].headers)[b"api-key"] == b"k"
 
 
-@pytest.mark.parametrize("status", [201, 204, 400, 401, 403, 404, 408, 409, 413, 429, 500, 502, 503, 599])
+@pytest.mark.parametrize("status", [201, 400, 401, 403, 404, 408, 409, 413, 429, 500, 502, 503, 599])
 def test_refusal(status: int) -> None:
     """A refusal is the reply under its own status: it is not sent again, and its body is left to the endpoint."""
     response = Response(status, JSON, b'{"error":{"message":"m"}}')
@@ -544,7 +546,7 @@ def test_refused_name() -> None:
 
 def handled(script: Script, default: str, model: str | None) -> Reply:
     """A gateway's reply to a call for `model`, where the deployment `default` answers calls without one."""
-    gateway = Gateway(replace(D, name=default), Relay(script))
+    gateway = Gateway({"": Models({}, [replace(D, name=default)])}, Relay(script))
     return asyncio.run(gateway.handle(replace(call(), model=model)))
 
 
@@ -592,3 +594,154 @@ def test_status_that_is_no_answer(status: int) -> None:
     """Only 2xx, 4xx and 5xx are answers to a call."""
     with pytest.raises(UpstreamError, match=f"answered {status}, which is no answer"):
         exchanged(Script(Response(status, (), b"")), call())
+
+
+def relayed(
+    response: Response, *, stream: bool = False, operation: str = "chat/completions", accepts: bytes = b"gzip"
+) -> tuple[Reply, bytes]:
+    """The reply to a relayed call whose caller accepts that coding, and its body to the end."""
+
+    async def exchange_and_read() -> tuple[Reply, bytes]:
+        asked = replace(call(b'{"max_tokens":5}', stream=stream), operation=operation, verbatim=True)
+        asked = replace(asked, headers=((b"accept-encoding", accepts),))
+        reply = await Relay(Script(response)).exchange(asked, D)
+        if isinstance(reply.body, bytes):
+            return reply, reply.body
+        assert response.closed == 0
+        body = b"".join([chunk async for chunk in reply.body])
+        await reply.body.aclose()
+        return reply, body
+
+    got = asyncio.run(exchange_and_read())
+    assert response.closed >= 1
+    return got
+
+
+def test_relayed_call_is_not_changed() -> None:
+    """A relayed call whose parameter is refused is not sent again otherwise: the refusal is the caller's."""
+    reply, body = relayed(refused(NO_MAX_TOKENS))
+    assert (reply.status, body, reply.adaptations) == (400, NO_MAX_TOKENS, ())
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "operation"),
+    [
+        pytest.param(200, b"audio/mpeg", "audio/speech", id="binary"),
+        pytest.param(200, b"text/plain", "audio/transcriptions", id="text"),
+        pytest.param(200, b"application/octet-stream", "files/f/content", id="file"),
+    ],
+)
+def test_relayed_as_it_comes(status: int, kind: bytes, operation: str) -> None:
+    """What is no JSON is not read before it goes on; its bytes and headers are its own."""
+    headers: Headers = ((b"content-type", kind), (b"content-encoding", b"gzip"))
+    response = Response(status, headers, b"\x1f\x8b", b"\x00\xff")
+    reply, body = relayed(response, operation=operation)
+    assert (reply.status, reply.headers, body) == (status, headers, b"\x1f\x8b\x00\xff")
+
+
+@pytest.mark.parametrize("kind", [b"application/json", b"audio/mpeg"])
+def test_relayed_to_who_cannot_open_it(kind: bytes) -> None:
+    """What came compressed though its caller cannot read that is opened; its headers say nothing of it any more."""
+    packed = gzip.compress(b'{"choices":[]}')
+    headers = ((b"content-type", kind), (b"content-encoding", b"gzip"), (b"content-length", b"%d" % len(packed)))
+    reply, body = relayed(Response(200, headers, packed[:9], packed[9:]), accepts=b"identity")
+    assert (reply.headers, body) == (((b"content-type", kind),), b'{"choices":[]}')
+
+
+def test_relayed_json_is_read_first() -> None:
+    """Small JSON is there as a whole before its reply is, compressed or not: it can still be judged."""
+    reply, _ = relayed(Response(200, JSON, b'{"choi', b'ces":[]}'))
+    assert reply.body == b'{"choices":[]}'
+
+
+def test_relayed_json_that_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large JSON goes on as it comes, with what was read of it."""
+    monkeypatch.setattr("chat_api.relay.MAX_HELD_BYTES", 10)
+    response = Response(200, JSON, *[b"0123456"] * 5)
+    reply, body = relayed(response)
+    assert not isinstance(reply.body, bytes)
+    assert body == b"0123456" * 5
+
+
+def test_relayed_json_that_breaks_off() -> None:
+    """Small JSON that breaks off is an error, not half an answer."""
+    error = UpstreamError("cut")
+    response = Response(200, JSON, b'{"cho', error)
+    with pytest.raises(UpstreamError) as caught:
+        relayed(response)
+    assert caught.value is error
+    assert response.closed == 1
+
+
+def test_relayed_page() -> None:
+    """A page is no answer to what was posted: the endpoint leads to a web site."""
+    response = Response(200, ((b"content-type", b"text/html"),), b"<html>")
+    with pytest.raises(UpstreamError, match="answered with a page"):
+        relayed(response)
+    assert response.closed == 1
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["asked-for", "not-told"])
+def test_relayed_events(stream: bool) -> None:
+    """Events are judged by the first that decides, though the body did not say that they were asked for."""
+    reply, body = relayed(Response(200, SSE, PROMPT_FILTER, ROLE, DONE), stream=stream)
+    assert (reply.status, body) == (200, PROMPT_FILTER + ROLE + DONE)
+    refusal, _ = relayed(Response(200, SSE, PROMPT_FILTER, b"data: " + BUSY + b"\n\n"), stream=stream)
+    assert (refusal.status, refusal.body) == (429, BUSY)
+
+
+def test_compressed_events_are_opened() -> None:
+    """Events that came compressed all the same go on as events, and their headers say nothing of gzip."""
+    packed = gzip.compress(PROMPT_FILTER + ROLE + DONE)
+    response = Response(200, (*SSE, (b"content-encoding", b"gzip")), packed[:20], packed[20:])
+    reply, body = relayed(response, stream=True)
+    assert (reply.headers, body) == (SSE, PROMPT_FILTER + ROLE + DONE)
+
+
+def test_compressed_error_is_opened() -> None:
+    """An error that came compressed is read, and goes on as what it was."""
+    headers = (*JSON, (b"content-encoding", b"gzip"), (b"content-length", b"99"))
+    reply, body = relayed(Response(429, headers, gzip.compress(BUSY)))
+    assert (reply.status, reply.headers, body) == (429, JSON, BUSY)
+
+
+FAILED = b'event: response.failed\ndata: {"type":"response.failed","response":{"error":null}}\n\n'
+TOLD = b'{"type":"error","error":{"type":"too_many_requests","code":"rate_limit_exceeded","message":"m"}}'
+
+
+def test_response_that_fails_at_once() -> None:
+    """A response that fails at once has the status of the error event that follows."""
+    reply, body = relayed(Response(200, SSE, FAILED, b"event: error\ndata: " + TOLD + b"\n\n"), operation="responses")
+    assert (reply.status, body) == (429, TOLD)
+
+
+def test_response_that_fails_without_a_reason() -> None:
+    """A response that fails at once and says no more goes on as the stream it is."""
+    reply, body = relayed(Response(200, SSE, FAILED), operation="responses")
+    assert (reply.status, body) == (200, FAILED)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b'{"type":"response.created","response":{}}', id="responses"),
+        pytest.param(b'{"id":"run_1","object":"thread.run"}', id="run"),
+        pytest.param(b'{"type":"image_generation.partial_image"}', id="image"),
+        pytest.param(b"{}", id="anything"),
+    ],
+)
+def test_events_of_other_operations_decide(data: bytes) -> None:
+    """An event of an API that has no choices decides at once."""
+    response = Response(200, SSE, b"data: " + data + b"\n\n", b"data: more\n\n")
+    (reply,) = exchanged(Script(response), replace(call(stream=True), operation="responses", verbatim=True))
+    assert reply.status == 200
+    assert response.taken == 1
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("HEAD", 404), ("DELETE", 204)])
+def test_coding_of_no_body(method: str, status: int) -> None:
+    """An answer that has no body by right keeps its status, though its head names a coding (RFC 9110 section 9.3.2)."""
+    response = Response(status, (*JSON, (b"content-encoding", b"gzip")))
+    asked = replace(call(b""), operation="files/f", method=method, verbatim=True)
+    (reply,) = exchanged(Script(response), asked)
+    assert (reply.status, reply.body) == (status, b"")

@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import ipaddress
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,17 @@ from typing import Any
 import pytest
 
 from chat_api.azure_url import Endpoint
-from chat_api.settings import Settings, SettingsError, load
-from chat_api.settings_table import TABLE
-from chat_api.types import Secret
+from chat_api.config_file import Config, ConfiguredDeployment
+from chat_api.outbound import proxy_for
+from chat_api.settings import Server, Settings, SettingsError, load
+from chat_api.settings_table import PROXY_FORM, TABLE
+from chat_api.types import Proxies, Secret
 
 AZURE = "https://r.openai.azure.com"
 DEPLOYMENT_URL = f"{AZURE}/openai/deployments/d/chat/completions?api-version=2024-06-01"
 NO_DEPLOYMENT = "DEPLOYMENT_NAME is not set; every request has to name its model"
 UNENCRYPTED = "ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://"
+UNLISTED = "is set but ENDPOINT is not: the built-in emulator answers, not Azure"
 ANONYMOUS = "ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key"
 
 Read = Callable[..., Settings]
@@ -59,69 +63,124 @@ def test_defaults(read: Read) -> None:
         https_port=8443,
         ssl_cert=None,
         ssl_key=None,
+        client_keys=(),
         allow_anonymous=False,
+        allow_ips=(),
+        deny_ips=(),
+        cors_origins=(),
         endpoint=None,
         deployment_name=None,
         api_version="2024-10-21",
         key=None,
+        model_mapper=(),
+        unknown_model="pass",
+        config_file=None,
+        config=Config((), "/v1"),
+        openai=(),
+        extra=(),
+        upstream="emulator",
+        proxies=Proxies(None, None, ""),
         defaults={},
         connect_timeout=5,
         first_byte_timeout=600,
         idle_timeout=120,
         ping_interval=15,
+        compat_chunks=False,
+        headers_timeout=10,
+        body_timeout=30,
+        reader_timeout=120,
         drain_timeout=30,
         max_body_bytes=33554432,
+        max_upload_bytes=536870912,
         log_level="info",
         warnings=(),
     )
 
 
-def test_every_setting_is_read(read: Read, tmp_path: Path) -> None:
+GOOD_VALUES = {
+    "HOST": "::1",
+    "HTTP_PORT": "0",
+    "ENABLE_SSL": "yes",
+    "HTTPS_PORT": "65535",
+    "SSL_CERT": "cert.pem",
+    "SSL_KEY": "key.pem",
+    "CLIENT_KEYS": "client-1, client-2",
+    "ALLOW_ANONYMOUS": "on",
+    "ALLOW_IPS": "10.0.0.0/8,::1",
+    "DENY_IPS": "10.0.0.7",
+    "CORS_ORIGINS": "https://chat.example.com",
+    "ENDPOINT": f"{AZURE}/",
+    "DEPLOYMENT_NAME": "my-gpt",
+    "API_VERSION": "2025-04-01-preview",
+    "KEY": "0123456789abcdef",
+    "MODEL_MAPPER": "gpt-4o=east,gpt-4o-mini=small",
+    "UNKNOWN_MODEL": "Reject",
+    "CONFIG_FILE": "config.yaml",
+    "UPSTREAM": "azure",
+    "OPENAI_BASE_URL": "https://api.openai.com/v1,http://127.0.0.1:8000",
+    "OPENAI_ROUTE_PREFIX": "/openai,vllm/",
+    "OPENAI_API_KEY": "sk-1,sk-2",
+    "EXTRA_BASE_URL": "http://127.0.0.1:8001",
+    "EXTRA_ROUTE_PREFIX": "/localai",
+    "UPSTREAM_PROXY": "127.0.0.1:3128",
+    "UPSTREAM_SOCKS_PROXY": "socks5://user:password@127.0.0.1:1080",
+    "temperature": "0.5",
+    "top_p": "1",
+    "n": "128",
+    "stream": "true",
+    "stop": "END",
+    "max_tokens": "1",
+    "presence_penalty": "-2",
+    "frequency_penalty": "2",
+    "user": "somebody",
+    "CONNECT_TIMEOUT": "0.5",
+    "FIRST_BYTE_TIMEOUT": "60",
+    "IDLE_TIMEOUT": "30",
+    "PING_INTERVAL": "0",
+    "COMPAT_CHUNKS": "true",
+    "HEADERS_TIMEOUT": "1",
+    "BODY_TIMEOUT": "2",
+    "READER_TIMEOUT": "3.5",
+    "DRAIN_TIMEOUT": "0",
+    "MAX_BODY_BYTES": "1",
+    "MAX_UPLOAD_BYTES": "2",
+    "LOG_LEVEL": "DEBUG",
+}  # LISTEN stands in the place of HOST and HTTP_PORT, and has a test of its own
+
+
+def test_every_setting_is_read(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every setting reaches its field, in its type."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    certificate.touch()
-    key.touch()
-    settings = read(
-        HOST="::1",
-        HTTP_PORT="0",
-        ENABLE_SSL="yes",
-        HTTPS_PORT="65535",
-        SSL_CERT=str(certificate),
-        SSL_KEY=str(key),
-        ALLOW_ANONYMOUS="on",
-        ENDPOINT=f"{AZURE}/",
-        DEPLOYMENT_NAME="my-gpt",
-        API_VERSION="2025-04-01-preview",
-        KEY="0123456789abcdef",
-        temperature="0.5",
-        top_p="1",
-        n="128",
-        stream="true",
-        stop="END",
-        max_tokens="1",
-        presence_penalty="-2",
-        frequency_penalty="2",
-        user="somebody",
-        CONNECT_TIMEOUT="0.5",
-        FIRST_BYTE_TIMEOUT="60",
-        IDLE_TIMEOUT="30",
-        PING_INTERVAL="0",
-        DRAIN_TIMEOUT="0",
-        MAX_BODY_BYTES="1",
-        LOG_LEVEL="DEBUG",
-    )
-    assert settings == Settings(
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cert.pem").touch()
+    (tmp_path / "key.pem").touch()
+    (tmp_path / "config.yaml").write_text("deployments: [{name: west}]")
+    keys = (Secret("sk-1"), Secret("sk-2"))
+    socks = Secret("socks5://user:password@127.0.0.1:1080")
+
+    assert read(**GOOD_VALUES) == Settings(
         host="::1",
         http_port=0,
         enable_ssl=True,
         https_port=65535,
-        ssl_cert=certificate,
-        ssl_key=key,
+        ssl_cert=Path("cert.pem"),
+        ssl_key=Path("key.pem"),
+        client_keys=(Secret("client-1"), Secret("client-2")),
         allow_anonymous=True,
+        allow_ips=(ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
+        deny_ips=(ipaddress.ip_network("10.0.0.7"),),
+        cors_origins=("https://chat.example.com",),
         endpoint=Endpoint(AZURE),
         deployment_name="my-gpt",
         api_version="2025-04-01-preview",
         key=Secret("0123456789abcdef"),
+        model_mapper=(("gpt-4o", "east"), ("gpt-4o-mini", "small")),
+        unknown_model="reject",
+        config_file=Path("config.yaml"),
+        config=Config((ConfiguredDeployment("west", ("west",)),)),
+        openai=(Server("https://api.openai.com", "/openai", keys), Server("http://127.0.0.1:8000", "/vllm", keys)),
+        extra=(Server("http://127.0.0.1:8001", "/localai"),),
+        upstream="azure",
+        proxies=Proxies(socks, socks),
         defaults={
             "temperature": 0.5,
             "top_p": 1.0,
@@ -137,27 +196,33 @@ def test_every_setting_is_read(read: Read, tmp_path: Path) -> None:
         first_byte_timeout=60.0,
         idle_timeout=30.0,
         ping_interval=0.0,
+        compat_chunks=True,
+        headers_timeout=1.0,
+        body_timeout=2.0,
+        reader_timeout=3.5,
         drain_timeout=0,
         max_body_bytes=1,
+        max_upload_bytes=2,
         log_level="debug",
         warnings=(),
     )
 
 
+def test_every_setting_has_a_good_value() -> None:
+    """The table of good values has every setting."""
+    assert [row.name for row in TABLE if row.name != "LISTEN"] == list(GOOD_VALUES)
+
+
 @pytest.mark.parametrize("blank", [pytest.param("", id="empty"), pytest.param(" \t", id="spaces")])
 def test_blank_is_unset(read: Read, blank: str) -> None:
     """A blank value is as good as none: every setting keeps its default."""
-    names = (
-        *("HOST", "HTTP_PORT", "ENABLE_SSL", "HTTPS_PORT", "SSL_CERT", "SSL_KEY", "ALLOW_ANONYMOUS", "ENDPOINT"),
-        *("DEPLOYMENT_NAME", "API_VERSION", "KEY", "temperature", "top_p", "n", "stream", "stop", "max_tokens"),
-        *("presence_penalty", "frequency_penalty", "user", "CONNECT_TIMEOUT", "FIRST_BYTE_TIMEOUT", "IDLE_TIMEOUT"),
-        *("PING_INTERVAL", "DRAIN_TIMEOUT", "MAX_BODY_BYTES", "LOG_LEVEL"),
-    )
+    names = [name for row in TABLE for name in (row.name, *row.aliases)]
     from_environ = read(**dict.fromkeys(names, blank))
     from_file = read("".join(f"{name}={blank}\n" for name in names))
+    assert from_file.warnings == ()
     assert from_environ == from_file
     assert (from_environ.host, from_environ.http_port, from_environ.defaults) == ("127.0.0.1", 8080, {})
-    assert (from_environ.endpoint, from_environ.key, from_environ.log_level) == (None, None, "info")
+    assert from_environ == read()
 
 
 @pytest.mark.parametrize(
@@ -202,6 +267,13 @@ def test_file_leaves_the_process_alone(read: Read, monkeypatch: pytest.MonkeyPat
 PORT = "a port number from 0 to 65535 (0 takes a free one)"
 PEM = "the path of a readable PEM file"
 SECONDS = "a number of seconds above 0"
+BYTES = "a whole number of bytes from 1"
+LISTEN = "an address and port such as 0.0.0.0:8080 or :8080"
+NETWORKS = "IP addresses and networks such as 10.0.0.0/8, separated by commas"
+ORIGINS = "origins such as https://chat.example.com, separated by commas, * for any, or none"
+PAIRS = "pairs of model=deployment, separated by commas"
+PREFIXES = "path prefixes such as /localai, separated by commas"
+URLS = "http(s) URLs without user name or password, separated by commas"
 BAD_VALUES = [
     pytest.param("HTTP_PORT", "65536", PORT, id="HTTP_PORT-large"),
     pytest.param("HTTP_PORT", "-1", PORT, id="HTTP_PORT-negative"),
@@ -210,14 +282,27 @@ BAD_VALUES = [
     pytest.param("HTTPS_PORT", "https", PORT, id="HTTPS_PORT"),
     pytest.param("SSL_CERT", "/does/not/exist.pem", PEM, id="SSL_CERT-missing"),
     pytest.param("SSL_KEY", "/", PEM, id="SSL_KEY-directory"),
+    pytest.param("LISTEN", "8080", LISTEN, id="LISTEN"),
     pytest.param("ALLOW_ANONYMOUS", "2", "true or false", id="ALLOW_ANONYMOUS"),
+    pytest.param("ALLOW_IPS", "10.0.0.0/33", NETWORKS, id="ALLOW_IPS"),
+    pytest.param("DENY_IPS", "example.com", NETWORKS, id="DENY_IPS"),
+    pytest.param("CORS_ORIGINS", "chat.example.com", ORIGINS, id="CORS_ORIGINS"),
     pytest.param(
         "ENDPOINT",
         "my-resource",
         "an http(s) URL such as https://my-resource.openai.azure.com, without user name or password",
         id="ENDPOINT",
     ),
+    pytest.param("DEPLOYMENT_NAME", "..", "the name of a deployment", id="DEPLOYMENT_NAME"),
     pytest.param("API_VERSION", "latest", "a date such as 2024-10-21 or 2025-04-01-preview, or v1", id="API_VERSION"),
+    pytest.param("MODEL_MAPPER", "gpt-4o", PAIRS, id="MODEL_MAPPER"),
+    pytest.param("UNKNOWN_MODEL", "ignore", "pass or default or reject", id="UNKNOWN_MODEL"),
+    pytest.param("CONFIG_FILE", "/does/not/exist.yaml", "the path of a readable YAML file", id="CONFIG_FILE"),
+    pytest.param("UPSTREAM", "anthropic", "azure or openai", id="UPSTREAM"),
+    pytest.param("OPENAI_BASE_URL", "ftp://a.example.com", URLS, id="OPENAI_BASE_URL"),
+    pytest.param("OPENAI_ROUTE_PREFIX", "/a b", PREFIXES, id="OPENAI_ROUTE_PREFIX"),
+    pytest.param("EXTRA_BASE_URL", "localai", URLS, id="EXTRA_BASE_URL"),
+    pytest.param("EXTRA_ROUTE_PREFIX", "/../x", PREFIXES, id="EXTRA_ROUTE_PREFIX"),
     pytest.param("temperature", "2.1", "a number from 0 to 2", id="temperature-large"),
     pytest.param("temperature", "nan", "a number from 0 to 2", id="temperature-nan"),
     pytest.param("temperature", "hot", "a number from 0 to 2", id="temperature-word"),
@@ -237,8 +322,13 @@ BAD_VALUES = [
     pytest.param("FIRST_BYTE_TIMEOUT", "-1", SECONDS, id="FIRST_BYTE_TIMEOUT"),
     pytest.param("IDLE_TIMEOUT", "10s", SECONDS, id="IDLE_TIMEOUT"),
     pytest.param("PING_INTERVAL", "-1", "a number of seconds, 0 for never", id="PING_INTERVAL"),
+    pytest.param("COMPAT_CHUNKS", "maybe", "true or false", id="COMPAT_CHUNKS"),
+    pytest.param("HEADERS_TIMEOUT", "0", SECONDS, id="HEADERS_TIMEOUT"),
+    pytest.param("BODY_TIMEOUT", "nan", SECONDS, id="BODY_TIMEOUT"),
+    pytest.param("READER_TIMEOUT", "-5", SECONDS, id="READER_TIMEOUT"),
     pytest.param("DRAIN_TIMEOUT", "1.5", "a whole number of seconds from 0", id="DRAIN_TIMEOUT"),
-    pytest.param("MAX_BODY_BYTES", "32MB", "a whole number of bytes from 1", id="MAX_BODY_BYTES"),
+    pytest.param("MAX_BODY_BYTES", "32MB", BYTES, id="MAX_BODY_BYTES"),
+    pytest.param("MAX_UPLOAD_BYTES", "0", BYTES, id="MAX_UPLOAD_BYTES"),
     pytest.param("LOG_LEVEL", "loud", "debug or info or warning or error or critical", id="LOG_LEVEL"),
 ]
 
@@ -254,9 +344,9 @@ def test_bad_value(problems: Problems, source: str, name: str, value: str, accep
 
 
 def test_every_checked_setting_has_a_bad_value() -> None:
-    """The table of bad values has every setting but those that take any text, and KEY, which has its own test."""
-    tried = {str(param.values[0]) for param in BAD_VALUES}
-    assert {row.name for row in TABLE} - tried == {"HOST", "DEPLOYMENT_NAME", "KEY", "user"}
+    """The table of bad values has every setting but those that take any text, and secrets, which have their own."""
+    tried = {str(param.values[0]) for param in (*BAD_VALUES, *BAD_SECRETS)}
+    assert {row.name for row in TABLE} - tried == {"HOST", "user"}  # HOST has a test of its own
 
 
 def test_all_problems_at_once(read: Read, tmp_path: Path) -> None:
@@ -280,25 +370,52 @@ def test_one_problem_is_singular(read: Read) -> None:
         read(n="0")
 
 
+SPACE = "a space at position 7"
+NOT_VISIBLE = "a character that is not visible ASCII at position"
+BAD_SECRETS = [
+    pytest.param("KEY", "SECRET with space", SPACE, id="space"),
+    pytest.param("KEY", "SECRET\tkey", SPACE, id="tab"),
+    pytest.param("KEY", "SECRET\nkey", SPACE, id="line-feed"),
+    pytest.param("KEY", "SECRET-ключ", f"{NOT_VISIBLE} 8", id="not-ascii"),
+    pytest.param("KEY", "SECRET\x7f", f"{NOT_VISIBLE} 7", id="delete"),
+    pytest.param("KEY", "https://SECRET.com", "it is a URL; are ENDPOINT and KEY swapped?", id="swapped"),
+    pytest.param("CLIENT_KEYS", "a,SECRET key", SPACE, id="client-key-with-space"),
+    pytest.param("CLIENT_KEYS", " , ,", "it lists nothing", id="no-client-key"),
+    pytest.param("OPENAI_API_KEY", "a,SECRET\u00e9", f"{NOT_VISIBLE} 7", id="openai-key"),
+    pytest.param("OPENAI_API_KEY", '{"SECRET":0}', "it is JSON", id="openai-key-json"),
+    pytest.param("UPSTREAM_PROXY", "ftp://user:SECRET@proxy", "no URL of a proxy", id="proxy-scheme"),
+    pytest.param("UPSTREAM_PROXY", "http://user:SECRET@proxy:port", "its port is no port", id="proxy-port"),
+    pytest.param("UPSTREAM_PROXY", "http://user:SEC/RET@proxy:1", "its port is no port", id="proxy-slash"),
+    pytest.param("UPSTREAM_PROXY", "http://user:12#SECRET@proxy:1", "no URL of a proxy", id="proxy-hash"),
+    pytest.param("UPSTREAM_SOCKS_PROXY", "socks5://user:SECRET@proxy", "it names no port", id="socks-without-port"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), BAD_SECRETS)
+def test_bad_secret_is_not_repeated(problems: Problems, name: str, value: str, reason: str) -> None:
+    """A secret that cannot be used is refused without a word of it."""
+    accepts = next(row.accepts for row in TABLE if row.name == name)
+    assert problems(**{name: value}) == (f"{name} cannot be used ({reason}); it takes {accepts}",)
+
+
 @pytest.mark.parametrize(
-    ("key", "reason"),
+    ("name", "value"),
     [
-        pytest.param("SECRET with space", "a space at position 7", id="space"),
-        pytest.param("SECRET\tkey", "a space at position 7", id="tab"),
-        pytest.param("SECRET\nkey", "a space at position 7", id="line-feed"),
-        pytest.param("SECRET-ключ", "a character that is not visible ASCII at position 8", id="not-ascii"),
-        pytest.param("SECRET\x7f", "a character that is not visible ASCII at position 7", id="delete"),
-        pytest.param("https://SECRET.com", "it is a URL; are ENDPOINT and KEY swapped?", id="swapped"),
+        pytest.param("ENDPOINT", "https://user:SECRET\u2100@r.openai.azure.com", id="endpoint-not-normal"),
+        pytest.param("ENDPOINT", "https://user:[SECRET]@r.openai.azure.com", id="endpoint-brackets"),
+        pytest.param("UPSTREAM_PROXY", "http://user:SECRET\u2100@proxy:1", id="proxy-not-normal"),
+        pytest.param("UPSTREAM_PROXY", "http://user:[SECRET]@proxy:1", id="proxy-brackets"),
+        pytest.param("HTTP_PROXY", "http://user:[SECRET]@proxy:1", id="environment-proxy-brackets"),
+        pytest.param("OPENAI_BASE_URL", "https://a.example.com,https://u:SECRET@b.example.com", id="server-password"),
+        pytest.param("EXTRA_BASE_URL", "https://a.example.com?key=SECRET", id="server-query"),
+        pytest.param("CORS_ORIGINS", "https://user:SECRET@chat.example.com/x", id="origin"),
     ],
 )
-def test_bad_key_is_not_repeated(read: Read, key: str, reason: str) -> None:
-    """A KEY that no header can hold is refused without a word of it."""
-    with pytest.raises(SettingsError) as caught:
-        read(KEY=key)
-    assert caught.value.problems == (
-        f"KEY cannot be used ({reason}); it takes a key of visible ASCII characters without spaces",
-    )
-    assert "SECRET" not in str(caught.value)
+def test_password_in_a_url_is_not_repeated(problems: Problems, name: str, value: str) -> None:
+    """What Python says of a URL quotes it; what is told of it does not."""
+    found = problems(**{name: value})
+    assert found[0].startswith(f"{name} ")
+    assert "SECRET" not in str(found)
 
 
 @pytest.mark.parametrize(
@@ -338,7 +455,11 @@ def test_bad_endpoint_hides_password_and_query(problems: Problems, endpoint: str
         pytest.param({"HOST": "192.0.2.1", "KEY": "k", "ENDPOINT": AZURE}, False, id="address"),
         pytest.param({"HOST": "gateway.example.com", "KEY": "k", "ENDPOINT": AZURE}, False, id="name"),
         pytest.param({"HOST": "127.0.0.1.example.com", "KEY": "k", "ENDPOINT": AZURE}, False, id="looks-like-loopback"),
+        pytest.param({"HOST": "0.0.0.0", "OPENAI_API_KEY": "k"}, False, id="openai-key"),
         pytest.param({"HOST": "0.0.0.0", "ENDPOINT": AZURE}, True, id="callers-bring-keys"),
+        pytest.param({"HOST": "0.0.0.0", "OPENAI_BASE_URL": "http://a.example.com"}, True, id="callers-bring-openais"),
+        pytest.param({"HOST": "0.0.0.0", "ENDPOINT": AZURE, "KEY": "k", "CLIENT_KEYS": "c"}, True, id="client-keys"),
+        pytest.param({"HOST": "0.0.0.0", "CLIENT_KEYS": "c"}, True, id="emulator-with-client-keys"),
         pytest.param({"HOST": "0.0.0.0", "ALLOW_ANONYMOUS": "true"}, True, id="emulator-for-all"),
         pytest.param(
             {"HOST": "0.0.0.0", "ALLOW_ANONYMOUS": "true", "KEY": "k", "ENDPOINT": AZURE}, True, id="key-for-all"
@@ -358,8 +479,8 @@ def test_who_may_use_the_key(read: Read, environ: dict[str, str], is_fine: bool)
     with pytest.raises(SettingsError) as caught:
         read(**environ)
     assert caught.value.problems == (
-        f'HOST is "{environ["HOST"]}", so the network could use the server\'s Azure key without a key of its own; '
-        "it takes 127.0.0.1, or set ALLOW_ANONYMOUS=true to insist",
+        f'HOST is "{environ["HOST"]}", so the network could use the server\'s key without a key of its own; '
+        "it takes 127.0.0.1, or set CLIENT_KEYS to ask callers for one, or ALLOW_ANONYMOUS=true to insist",
     )
 
 
@@ -367,10 +488,19 @@ def test_who_may_use_the_key(read: Read, environ: dict[str, str], is_fine: bool)
     ("environ", "name"),
     [
         pytest.param({"ALLOW_ANONYMOUS": "maybe"}, "ALLOW_ANONYMOUS", id="allow-anonymous"),
+        pytest.param({"ENDPOINT": "my-resource"}, "ENDPOINT", id="endpoint"),
+        pytest.param({"AZURE_OPENAI_ENDPOINT": "my-resource"}, "AZURE_OPENAI_ENDPOINT", id="endpoint-alias"),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k", "CLIENT_KEYS": "a b"}, "CLIENT_KEYS", id="client-keys"),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k", "FORWARD_KEY": "a b"}, "FORWARD_KEY", id="client-keys-alias"),
+        pytest.param({"OPENAI_API_KEY": "a b"}, "OPENAI_API_KEY", id="openai-key"),
+        pytest.param({"OPENAI_BASE_URL": "x"}, "OPENAI_BASE_URL", id="openai-url"),
+        pytest.param({"UPSTREAM": "x"}, "UPSTREAM", id="upstream"),
+        pytest.param({"CONFIG_FILE": "/none.yaml"}, "CONFIG_FILE", id="config-file"),
+        pytest.param({"CONFIG_FILE": __file__}, "CONFIG_FILE", id="config-file-unusable"),
         pytest.param(
-            {"ENDPOINT": "my-resource"},
-            "ENDPOINT",
-            id="endpoint",
+            {"ENDPOINT": AZURE, "OPENAI_BASE_URL": "http://a.example.com", "OPENAI_ROUTE_PREFIX": "/a b"},
+            "OPENAI_ROUTE_PREFIX",
+            id="prefix",
         ),
     ],
 )
@@ -387,6 +517,22 @@ def test_no_problem_that_follows_from_another(problems: Problems, environ: dict[
         pytest.param({"ENDPOINT": AZURE}, False, False, id="callers-bring-keys"),
         pytest.param({"ENDPOINT": AZURE, "KEY": "k"}, True, True, id="key"),
         pytest.param({"ENDPOINT": AZURE, "KEY": "k", "ALLOW_ANONYMOUS": "true"}, True, False, id="key-for-all"),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k", "CLIENT_KEYS": "c"}, False, False, id="client-keys"),
+        pytest.param({"CLIENT_KEYS": "c"}, False, False, id="emulator-with-client-keys"),
+        pytest.param({"OPENAI_API_KEY": "k"}, True, True, id="openai-key"),
+        pytest.param({"OPENAI_BASE_URL": "http://a.example.com"}, False, False, id="openai-without-key"),
+        pytest.param({"UPSTREAM": "openai", "KEY": "k"}, False, False, id="key-that-is-not-used"),
+        pytest.param(
+            {
+                "ENDPOINT": AZURE,
+                "OPENAI_BASE_URL": "http://a.example.com",
+                "OPENAI_ROUTE_PREFIX": "/a",
+                "OPENAI_API_KEY": "k",
+            },
+            True,
+            True,
+            id="key-of-a-further-server",
+        ),
     ],
 )
 def test_lent_key(read: Read, environ: dict[str, str], lends_key: bool, guards_loopback: bool) -> None:
@@ -650,3 +796,332 @@ def test_key_in_the_place_of_the_endpoint_is_not_shown() -> None:
         load({"ENDPOINT": "0123456789abcdef0123456789abcdef", "KEY": "https://x.openai.azure.com"}, Path("/none/.env"))
     assert "0123456789abcdef" not in str(caught.value)
     assert "swapped" in str(caught.value)
+
+
+ALIASES = {alias: row for row in TABLE for alias in row.aliases}
+OTHER_VALUES = {
+    "LISTEN": ("127.0.0.1:9001", "127.0.0.1:9002"),
+    "CLIENT_KEYS": ("client-1", "client-2"),
+    "ALLOW_IPS": ("10.0.0.1", "10.0.0.2"),
+    "DENY_IPS": ("10.0.0.1", "10.0.0.2"),
+    "ENDPOINT": (AZURE, "https://s.openai.azure.com"),
+    "API_VERSION": ("2024-06-01", "2024-02-01"),
+    "KEY": ("key-1", "key-2"),
+    "MODEL_MAPPER": ("gpt-4o=east", "gpt-4o=west"),
+    "UPSTREAM": ("openai", "azure"),
+    "OPENAI_ROUTE_PREFIX": ("/one", "/two"),
+    "UPSTREAM_PROXY": ("http://127.0.0.1:1", "http://127.0.0.1:2"),
+    "UPSTREAM_SOCKS_PROXY": ("socks5://127.0.0.1:1", "socks5://127.0.0.1:2"),
+}
+# What makes every value above count for something, and keeps the defaults of other gateways out.
+AROUND = {
+    "HOST": "127.0.0.1",
+    "HTTP_PORT": "8080",
+    "CLIENT_KEYS": "c",
+    "OPENAI_BASE_URL": "http://127.0.0.1:8000",
+    "UPSTREAM": "openai",
+    "MODEL_MAPPER": "gpt-4=x",
+}
+
+
+def around(name: str) -> dict[str, str]:
+    """The settings beside the one that is tried."""
+    unless = {name, "OPENAI_BASE_URL"} if name == "UPSTREAM" else {name}
+    return {other: value for other, value in AROUND.items() if other not in unless}
+
+
+@pytest.mark.parametrize("source", ["environment", "file"])
+@pytest.mark.parametrize("alias", ALIASES)
+def test_alias_sets_its_setting(read: Read, source: str, alias: str) -> None:
+    """A setting may be given under the name that another gateway has for it."""
+    row = ALIASES[alias]
+    value, _ = OTHER_VALUES[row.name]
+    other = around(row.name)
+    own = read("", **other, **{row.name: value})
+    under_alias = read(**other, **{alias: value}) if source == "environment" else read(f"{alias}={value}\n", **other)
+
+    assert under_alias == own
+    assert own != read("", **other)
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_two_names_with_different_values_contradict(problems: Problems, alias: str) -> None:
+    """A setting that is given twice, differently, is an error that names both; the values are not told."""
+    row = ALIASES[alias]
+    one, other = OTHER_VALUES[row.name]
+
+    assert problems(f"{alias}={other}\n", **around(row.name), **{row.name: one}) == (
+        f"{row.name} and {alias} are the same setting with different values; keep one of them",
+    )
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_two_names_with_the_same_value_are_fine(read: Read, alias: str) -> None:
+    """A setting may be given twice, alike."""
+    row = ALIASES[alias]
+    value, _ = OTHER_VALUES[row.name]
+
+    assert read(f"{alias}={value}\n", **around(row.name), **{row.name: value})
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_environment_beats_file_under_an_alias(read: Read, alias: str) -> None:
+    """The environment beats the file for other names as well."""
+    row = ALIASES[alias]
+    one, other = OTHER_VALUES[row.name]
+    in_environment = {**around(row.name), alias: one}
+
+    assert read(f"{alias}={other}\n", **in_environment) == read("", **in_environment)
+
+
+@pytest.mark.parametrize(
+    ("alias", "value", "shown"),
+    [
+        pytest.param("AZURE_OPENAI_ENDPOINT", "x", 'is "x" (', id="endpoint"),
+        pytest.param("AZURE_OPENAI_APIVERSION", "latest", 'is "latest" (', id="api-version"),
+        pytest.param("AZURE_OPENAI_PROXY_ADDRESS", "localhost", 'is "localhost" (', id="address"),
+        pytest.param("AZURE_OPENAI_PROXY_MODE", "Bing", 'is "Bing" (', id="mode"),
+        pytest.param("IP_WHITELIST", "here", 'is "here" (', id="addresses"),
+        pytest.param("AZURE_OPENAI_TOKEN", "a b", "cannot be used (a space at position 2)", id="key"),
+        pytest.param("PROXY", "ftp://x", "cannot be used (no URL of a proxy)", id="proxy"),
+    ],
+)
+def test_problem_names_the_name_that_was_used(problems: Problems, alias: str, value: str, shown: str) -> None:
+    """Nobody is told of a setting that they did not write."""
+    (problem,) = problems(HOST="127.0.0.1", **{alias: value})
+    assert problem.startswith(f"{alias} {shown}")
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port"),
+    [
+        pytest.param("127.0.0.1:9000", "127.0.0.1", 9000, id="both"),
+        pytest.param(":9000", "0.0.0.0", 9000, id="port-only"),
+        pytest.param("[::1]:0", "[::1]", 0, id="ipv6"),
+        pytest.param("localhost:9000", "localhost", 9000, id="name"),
+    ],
+)
+def test_listen_is_host_and_port(read: Read, listen: str, host: str, port: int) -> None:
+    """LISTEN says in one what HOST and HTTP_PORT say in two, and wins over them."""
+    settings = read(LISTEN=listen, ENDPOINT=AZURE, HOST="192.0.2.1", HTTP_PORT="1")
+    assert (settings.host, settings.port) == (host, port)
+
+
+def test_listen_beyond_loopback_is_a_problem_with_listen(problems: Problems) -> None:
+    """A key is no more offered to the network by LISTEN than by HOST."""
+    (problem,) = problems(LISTEN=":9000", ENDPOINT=AZURE, KEY="k")
+    assert problem.startswith('LISTEN is "0.0.0.0", so the network could use the server\'s key')
+
+
+@pytest.mark.parametrize(
+    ("environ", "origins"),
+    [
+        pytest.param({}, (), id="emulator"),
+        pytest.param({"ENDPOINT": AZURE}, ("*",), id="callers-bring-keys"),
+        pytest.param({"OPENAI_BASE_URL": "http://a.example.com"}, ("*",), id="callers-bring-openais"),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k"}, (), id="key-is-lent"),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k", "CLIENT_KEYS": "c"}, (), id="client-keys"),
+        pytest.param({"ENDPOINT": AZURE, "CORS_ORIGINS": "none"}, (), id="none"),
+        pytest.param({"ENDPOINT": AZURE, "CORS_ORIGINS": "http://a"}, ("http://a",), id="one"),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k", "CORS_ORIGINS": "*"}, ("*",), id="any"),
+    ],
+)
+def test_pages_of_any_origin_may_call_only_with_their_own_key(
+    read: Read, environ: dict[str, str], origins: tuple[str, ...]
+) -> None:
+    """Without CORS_ORIGINS every page may call where it can use only a key that it has itself."""
+    assert read(**environ).cors_origins == origins
+
+
+OPENAI = "https://api.openai.com"
+LOCAL = "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("environ", "upstream", "roots"),
+    [
+        pytest.param({}, "emulator", (), id="none"),
+        pytest.param({"KEY": "k"}, "emulator", (), id="key-only"),
+        pytest.param({"UPSTREAM": "azure"}, "emulator", (), id="azure-without-endpoint"),
+        pytest.param({"ENDPOINT": AZURE}, "azure", (), id="endpoint"),
+        pytest.param({"ENDPOINT": AZURE, "OPENAI_API_KEY": "k"}, "azure", (), id="endpoint-beats-openai-key"),
+        pytest.param({"OPENAI_API_KEY": "k"}, "openai", (OPENAI,), id="openai-key"),
+        pytest.param({"OPENAI_BASE_URL": f"{LOCAL}/v1/"}, "openai", (LOCAL,), id="openai-url"),
+        pytest.param({"UPSTREAM": "OpenAI"}, "openai", (OPENAI,), id="openai-by-name"),
+        pytest.param({"UPSTREAM": "openai", "ENDPOINT": AZURE}, "openai", (OPENAI,), id="openai-despite-endpoint"),
+        pytest.param(
+            {"ENDPOINT": AZURE, "OPENAI_BASE_URL": LOCAL, "OPENAI_ROUTE_PREFIX": "/local"}, "azure", (LOCAL,), id="both"
+        ),
+    ],
+)
+def test_who_answers(read: Read, environ: dict[str, str], upstream: str, roots: tuple[str, ...]) -> None:
+    """Azure answers where an ENDPOINT is set, OpenAI where its URL or key is, else the emulator."""
+    settings = read(**environ)
+    assert (settings.upstream, tuple(server.root for server in settings.openai)) == (upstream, roots)
+
+
+@pytest.mark.parametrize(
+    ("environ", "prefixes"),
+    [
+        pytest.param({"OPENAI_BASE_URL": LOCAL}, [""], id="one-without-prefix"),
+        pytest.param({"OPENAI_BASE_URL": LOCAL, "OPENAI_ROUTE_PREFIX": "/"}, [""], id="one-at-the-root"),
+        pytest.param({"OPENAI_BASE_URL": LOCAL, "OPENAI_ROUTE_PREFIX": "a/"}, ["/a"], id="one-with-prefix"),
+        pytest.param({"OPENAI_API_KEY": "k", "OPENAI_ROUTE_PREFIX": "/a"}, ["/a"], id="openais-own-with-prefix"),
+        pytest.param({"OPENAI_BASE_URL": f"{LOCAL},{OPENAI}", "OPENAI_ROUTE_PREFIX": "/,/o"}, ["", "/o"], id="two"),
+        pytest.param({"OPENAI_ROUTE_PREFIX": "/a", "ENDPOINT": AZURE}, [], id="prefix-of-nothing"),
+    ],
+)
+def test_prefixes_of_servers(read: Read, environ: dict[str, str], prefixes: list[str]) -> None:
+    """Each server has the prefix that stands at its place in the list; a lone one needs none."""
+    assert [server.prefix for server in read(HOST="127.0.0.1", **environ).openai] == prefixes
+
+
+def test_further_servers_get_no_key_of_ours(read: Read) -> None:
+    """The server's key is for the servers of OPENAI_BASE_URL only."""
+    servers = {"OPENAI_BASE_URL": OPENAI, "EXTRA_BASE_URL": LOCAL, "EXTRA_ROUTE_PREFIX": "/tts"}
+    settings = read(HOST="127.0.0.1", OPENAI_API_KEY="k", **servers)
+    assert settings.openai == (Server(OPENAI, "", (Secret("k"),)),)
+    assert settings.extra == (Server(LOCAL, "/tts", ()),)
+
+
+TWICE = 'two upstreams have the path prefix "/a"; each takes one of its own'
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        pytest.param(
+            {"OPENAI_BASE_URL": f"{LOCAL},{OPENAI}"},
+            "OPENAI_ROUTE_PREFIX has 0 items and OPENAI_BASE_URL has 2; they are pairs",
+            id="two-without-prefix",
+        ),
+        pytest.param(
+            {"OPENAI_BASE_URL": LOCAL, "OPENAI_ROUTE_PREFIX": "/a,/b"},
+            "OPENAI_ROUTE_PREFIX has 2 items and OPENAI_BASE_URL has 1; they are pairs",
+            id="two-prefixes-for-one",
+        ),
+        pytest.param(
+            {"OPENAI_API_KEY": "k", "OPENAI_ROUTE_PREFIX": "/a,/b"},
+            "OPENAI_ROUTE_PREFIX has 2 items and OPENAI_BASE_URL has 0; they are pairs",
+            id="two-prefixes-for-openais-own",
+        ),
+        pytest.param(
+            {"EXTRA_BASE_URL": LOCAL},
+            "EXTRA_ROUTE_PREFIX has 0 items and EXTRA_BASE_URL has 1; they are pairs",
+            id="further-without-prefix",
+        ),
+        pytest.param(
+            {"EXTRA_BASE_URL": LOCAL, "EXTRA_ROUTE_PREFIX": "/"},
+            'EXTRA_ROUTE_PREFIX is "/", which the main upstream has; it takes a path prefix such as /localai',
+            id="further-at-the-root",
+        ),
+        pytest.param({"OPENAI_BASE_URL": f"{LOCAL},{OPENAI}", "OPENAI_ROUTE_PREFIX": "/a,a/"}, TWICE, id="twice"),
+        pytest.param(
+            {
+                "OPENAI_BASE_URL": LOCAL,
+                "OPENAI_ROUTE_PREFIX": "/a",
+                "EXTRA_BASE_URL": OPENAI,
+                "EXTRA_ROUTE_PREFIX": "/a",
+            },
+            TWICE,
+            id="twice-over-both-lists",
+        ),
+        pytest.param(
+            {"ENDPOINT": AZURE, "OPENAI_BASE_URL": LOCAL},
+            "OPENAI_BASE_URL is set, but Azure answers at /v1 (ENDPOINT, or UPSTREAM=azure); one of them can: "
+            "set UPSTREAM=openai, or an OPENAI_ROUTE_PREFIX",
+            id="azure-and-openai-at-the-root",
+        ),
+    ],
+)
+def test_servers_that_have_no_place(problems: Problems, environ: dict[str, str], problem: str) -> None:
+    """Every server has a path of its own; where it has none, one message says so."""
+    assert problems(HOST="127.0.0.1", **environ) == (problem,)
+
+
+HTTP = Secret("http://h:1")
+HTTPS = Secret("http://s:2")
+ALL = Secret("socks5://a:3")
+SOCKS = Secret("socks5://u:p@k:4")
+
+
+@pytest.mark.parametrize(
+    ("environ", "proxies"),
+    [
+        pytest.param({"HTTP_PROXY": "http://h:1"}, Proxies(HTTP), id="http"),
+        pytest.param({"https_proxy": "s:2"}, Proxies(None, HTTPS), id="https-lower-case"),
+        pytest.param({"ALL_PROXY": "socks5://a:3"}, Proxies(ALL, ALL), id="all"),
+        pytest.param({"all_proxy": "socks5://a:3", "HTTP_PROXY": "h:1"}, Proxies(HTTP, ALL), id="all-for-the-rest"),
+        pytest.param({"http_proxy": "h:1", "HTTP_PROXY": "x:9"}, Proxies(HTTP), id="lower-case-wins"),
+        pytest.param(
+            {"HTTP_PROXY": "h:1", "HTTPS_PROXY": "s:2", "ALL_PROXY": "socks://a:3"},
+            Proxies(HTTP, HTTPS),
+            id="unusable-but-not-used",
+        ),
+        pytest.param({"NO_PROXY": "a.example.com"}, Proxies(bypass="a.example.com"), id="bypass"),
+        pytest.param({"no_proxy": "a", "NO_PROXY": "b"}, Proxies(bypass="a"), id="bypass-lower-case-wins"),
+        pytest.param({"UPSTREAM_PROXY": "h:1", "HTTPS_PROXY": "x:9"}, Proxies(HTTP, HTTP), id="own"),
+        pytest.param({"UPSTREAM_PROXY": "h:1", "HTTPS_PROXY": "ftp://"}, Proxies(HTTP, HTTP), id="own-not-unusable"),
+        pytest.param(
+            {"UPSTREAM_PROXY": "h:1", "UPSTREAM_SOCKS_PROXY": "socks5://u:p@k:4"},
+            Proxies(SOCKS, SOCKS),
+            id="socks-wins",
+        ),
+        pytest.param({"HTTP_PROXY": " "}, Proxies(), id="blank"),
+    ],
+)
+def test_proxies(read: Read, environ: dict[str, str], proxies: Proxies) -> None:
+    """Requests go out through the proxy of the settings, else of the environment as curl reads it."""
+    assert read(**environ).proxies == proxies
+    assert read("".join(f"{name}={value}\n" for name, value in environ.items())).proxies == proxies
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        pytest.param({"HTTP_PROXY": "ftp://u:SECRET@x"}, ["HTTP_PROXY"], id="http"),
+        pytest.param({"https_proxy": "http://u:SECRET@x:y"}, ["https_proxy"], id="https-lower-case"),
+        pytest.param({"ALL_PROXY": "socks://u:SECRET@x:1"}, ["ALL_PROXY"], id="all"),
+        pytest.param({"HTTP_PROXY": "ftp://", "HTTPS_PROXY": "ftp://"}, ["HTTP_PROXY", "HTTPS_PROXY"], id="both"),
+    ],
+)
+def test_unusable_proxy_of_the_environment(problems: Problems, environ: dict[str, str], names: list[str]) -> None:
+    """A proxy that cannot be used is an error that names its variable: to go out directly might leak."""
+    found = problems(**environ)
+    assert [problem.partition(" cannot be used (")[0] for problem in found] == names
+    assert all(problem.endswith(f"; it takes {PROXY_FORM}") for problem in found)
+    assert "SECRET" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "bypass", "proxy"),
+    [
+        pytest.param("http://a.example.com/v1", "", HTTP, id="http"),
+        pytest.param("https://a.example.com/v1", "", HTTPS, id="https"),
+        pytest.param("https://a.example.com", "example.com", None, id="domain"),
+        pytest.param("https://a.example.com", ".example.com", None, id="domain-with-dot"),
+        pytest.param("https://example.com:8443/x", "a.org, example.com", None, id="one-of-several"),
+        pytest.param("https://notexample.com", "example.com", HTTPS, id="other-domain"),
+        pytest.param("https://A.Example.com", "a.example.COM", None, id="case"),
+        pytest.param("http://127.0.0.1:8000", "localhost,127.0.0.1", None, id="address"),
+        pytest.param("http://[::1]:8000", "::1", None, id="ipv6"),
+        pytest.param("http://a.example.com", "*", None, id="all"),
+    ],
+)
+def test_proxy_for(url: str, bypass: str, proxy: Secret | None) -> None:
+    """A URL's scheme picks its proxy, and NO_PROXY lists the hosts that are asked directly."""
+    assert proxy_for(url, Proxies(HTTP, HTTPS, bypass)) == proxy
+
+
+def test_settings_hide_every_secret(read: Read) -> None:
+    """No key and no proxy's password is in the settings' text."""
+    names = ("KEY", "CLIENT_KEYS", "OPENAI_API_KEY")
+    settings = read(**dict.fromkeys(names, "SECRET"), UPSTREAM_PROXY="http://u:SECRET@p:1", UPSTREAM="openai")
+    assert "SECRET" not in f"{settings} {settings!r}"
+
+
+def test_other_names_are_not_taken_for_typos(read: Read) -> None:
+    """Every alias is known, so that no other name is suggested for it."""
+    names = "".join(f"{alias}={OTHER_VALUES[row.name][0]}\n" for alias, row in ALIASES.items() if alias != "PROXY")
+    text = names.replace("AZURE_OPENAI_APIVERSION=2024-06-01\n", "").replace("AZURE_OPENAI_API_KEY=key-1\n", "")
+    assert not [warning for warning in read(text).warnings if "did you mean" in warning]

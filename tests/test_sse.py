@@ -336,18 +336,26 @@ def test_chat_stream_split_utf8() -> None:
     [
         pytest.param(PROMPT_FILTER, False, False, id="prompt-filter"),
         pytest.param(USAGE, False, False, id="usage"),
-        pytest.param(b"{}", False, False, id="empty"),
+        pytest.param(b"{}", False, True, id="empty"),
         pytest.param(ROLE, False, True, id="role"),
         pytest.param(ANNOTATION, False, True, id="annotation"),
         pytest.param(ERROR, True, True, id="error"),
-        pytest.param(b'{"error":null}', False, False, id="null-error"),
-        pytest.param(b'{"error":{}}', False, False, id="empty-error"),
-        pytest.param(b'{"error":""}', False, False, id="empty-text-error"),
-        pytest.param(b'{"error":false}', False, False, id="false-error"),
+        pytest.param(b'{"error":null}', False, True, id="null-error"),
+        pytest.param(b'{"error":{}}', False, True, id="empty-error"),
+        pytest.param(b'{"error":""}', False, True, id="empty-text-error"),
+        pytest.param(b'{"error":false}', False, True, id="false-error"),
+        pytest.param(b'{"choices":[],"error":null}', False, False, id="no-choices-and-null-error"),
+        pytest.param(b'{"choices":null}', False, True, id="null-choices"),
+        pytest.param(b'{"type":"response.created","response":{}}', False, True, id="responses-event"),
+        pytest.param(b'{"type":"response.failed","response":{"error":null}}', False, False, id="responses-failed"),
+        pytest.param(b'{"type":"error","code":"x","message":"m"}', True, True, id="flat-error-event"),
+        pytest.param(b'{"type":"error","error":{"code":"x"}}', True, True, id="nested-error-event"),
+        pytest.param(b'{"type":"response.failed","error":{"code":"x"}}', True, True, id="failed-with-error"),
+        pytest.param(b'{"object":"thread.run","last_error":null}', False, True, id="run"),
     ],
 )
 def test_read_chunk(data: bytes, is_error: bool, is_decisive: bool) -> None:
-    """A chunk is an error if its `error` says something; it decides once a choice or an error is there."""
+    """A chunk is an error if it says so; all but a chat chunk without choices and `response.failed` decides."""
     chunk = read_chunk(data)
     assert chunk is not None
     assert (chunk.is_error, chunk.is_decisive) == (is_error, is_decisive)

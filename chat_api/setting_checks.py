@@ -1,0 +1,85 @@
+"""What contradicts within settings that are each valid, and what is worth saying at the start."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from chat_api.azure_url import ENDPOINT_FORM
+from chat_api.headers import is_loopback
+from chat_api.setting_values import Settings
+from chat_api.settings_table import TABLE
+
+_UPSTREAM_SETTINGS = ("ENDPOINT", "CONFIG_FILE", "UPSTREAM", "OPENAI_BASE_URL")
+
+
+def warnings_of(settings: Settings, unknown_names: list[str]) -> tuple[str, ...]:
+    """What is worth saying at the start, though it stops nothing."""
+    warnings = []
+    by_lower_case = {row.name.lower(): row.name for row in TABLE}
+    for name in unknown_names:
+        if close := get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.8):
+            meant = by_lower_case[close[0]]
+            warnings.append(f"{name} in the .env file is not a setting; did you mean {meant}?")
+    endpoint = settings.endpoint
+    if settings.upstream == "emulator" and (settings.key or settings.deployment_name):
+        name = "KEY" if settings.key else "DEPLOYMENT_NAME"
+        warnings.append(f"{name} is set but ENDPOINT is not: the built-in emulator answers, not Azure")
+    if endpoint and endpoint.base_url.startswith("http://") and not is_loopback(endpoint.host_name):
+        warnings.append("ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://")
+    if settings.upstream == "azure" and not settings.deployment_name:
+        warnings.append("DEPLOYMENT_NAME is not set; every request has to name its model")
+    if settings.allow_anonymous and settings.lends_key and not is_loopback(settings.host):
+        warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
+    return tuple(warnings)
+
+
+def conflicts_of(settings: Settings, values: Mapping[str, Any], *, host_given: bool) -> list[tuple[set[str], str]]:
+    """Problems between settings that are each valid: `(the settings involved, the problem)`."""
+    problems: list[tuple[set[str], str]] = []
+    if values["ENABLE_SSL"]:
+        problems += [
+            ({name}, f"{name} is not set; with ENABLE_SSL=true it takes the path of a readable PEM file")
+            for name in ("SSL_CERT", "SSL_KEY")
+            if values[name] is None
+        ]
+    if settings.guards_loopback and not is_loopback(settings.host or ""):
+        name = "LISTEN" if values["LISTEN"] else "HOST"
+        implied = "" if host_given or values["LISTEN"] else " (what this file's other settings imply)"
+        text = (
+            f'{name} is "{settings.host}"{implied}, so the network could use the server\'s key without a key of its '
+            "own; it takes 127.0.0.1, or set CLIENT_KEYS to ask callers for one, or ALLOW_ANONYMOUS=true to insist"
+        )
+        involved = {"ALLOW_ANONYMOUS", "CLIENT_KEYS", *_UPSTREAM_SETTINGS, "KEY", "OPENAI_API_KEY"}
+        problems.append(({"LISTEN", "HOST", *involved}, text))
+    unpaired = False
+    for urls, prefixes in (("OPENAI_BASE_URL", "OPENAI_ROUTE_PREFIX"), ("EXTRA_BASE_URL", "EXTRA_ROUTE_PREFIX")):
+        count, expected = len(values[prefixes] or ()), len(values[urls] or ())
+        if (count or expected > 1 or urls.startswith("EXTRA")) and count != expected and (expected or count > 1):
+            text = f"{prefixes} has {count} items and {urls} has {expected}; they are pairs"
+            problems.append(({urls, prefixes}, text))
+            unpaired = True
+    placed = settings.endpoint or any(row.endpoint for row in settings.config.deployments)
+    if settings.upstream == "azure" and not placed:
+        text = f"ENDPOINT is not set, and no deployment of the config file has an endpoint; it takes {ENDPOINT_FORM}"
+        problems.append((set(_UPSTREAM_SETTINGS), text))
+    return problems if unpaired else problems + _route_conflicts(settings)
+
+
+def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:
+    """Two upstreams at the same path."""
+    problems: list[tuple[set[str], str]] = []
+    prefixes = [server.prefix for server in (*settings.openai, *settings.extra)]
+    at_root = any(not server.prefix for server in settings.extra)
+    for prefix in {prefix for prefix in prefixes if prefixes.count(prefix) > 1 and (prefix or not at_root)}:
+        text = f'two upstreams have the path prefix "{prefix or "/"}"; each takes one of its own'
+        problems.append(({"OPENAI_ROUTE_PREFIX", "EXTRA_ROUTE_PREFIX"}, text))
+    if at_root:
+        text = 'EXTRA_ROUTE_PREFIX is "/", which the main upstream has; it takes a path prefix such as /localai'
+        problems.append(({"EXTRA_ROUTE_PREFIX"}, text))
+    if settings.upstream != "openai" and any(not server.prefix for server in settings.openai):
+        text = (
+            "OPENAI_BASE_URL is set, but Azure answers at /v1 (ENDPOINT, or UPSTREAM=azure); one of them can: "
+            "set UPSTREAM=openai, or an OPENAI_ROUTE_PREFIX"
+        )
+        problems.append(({*_UPSTREAM_SETTINGS, "OPENAI_ROUTE_PREFIX"}, text))
+    return problems

@@ -1,0 +1,80 @@
+"""The frozen `Settings`: everything that can be configured, validated."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chat_api.azure_url import Endpoint
+from chat_api.config_file import Config
+from chat_api.setting_parsers import Network
+from chat_api.types import Proxies, Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An OpenAI-compatible server: its root URL, the path prefix that leads to it ("" for none), our keys for it."""
+
+    root: str
+    prefix: str
+    keys: tuple[Secret, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be configured, validated. Times are seconds, sizes bytes."""
+
+    host: str
+    http_port: int
+    enable_ssl: bool
+    https_port: int
+    ssl_cert: Path | None
+    ssl_key: Path | None
+    client_keys: tuple[Secret, ...]
+    allow_anonymous: bool
+    allow_ips: tuple[Network, ...]
+    deny_ips: tuple[Network, ...]
+    cors_origins: tuple[str, ...]
+    endpoint: Endpoint | None
+    deployment_name: str | None
+    api_version: str
+    key: Secret | None
+    model_mapper: tuple[tuple[str, str], ...]
+    unknown_model: str
+    config_file: Path | None
+    config: Config
+    openai: tuple[Server, ...]  # OpenAI-compatible servers; the first is the main upstream, unless Azure is
+    extra: tuple[Server, ...]
+    upstream: str  # "azure", "openai" or "emulator": who answers at /v1
+    proxies: Proxies
+    defaults: Mapping[str, Any]  # parameters of /v1/gpt/chat that a request may leave out
+    connect_timeout: float
+    first_byte_timeout: float
+    idle_timeout: float
+    ping_interval: float
+    compat_chunks: bool
+    headers_timeout: float
+    body_timeout: float
+    reader_timeout: float
+    drain_timeout: int
+    max_body_bytes: int
+    max_upload_bytes: int
+    log_level: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def port(self) -> int:
+        """The port to listen on."""
+        return self.https_port if self.enable_ssl else self.http_port
+
+    @property
+    def lends_key(self) -> bool:
+        """Whether whoever reaches the server uses its upstream key (the emulator counts as one)."""
+        has_key = self.upstream == "emulator" or (self.key and self.upstream == "azure")
+        has_key = has_key or any(row.key for row in self.config.deployments)
+        return bool(has_key or any(server.keys for server in self.openai)) and not self.client_keys
+
+    @property
+    def guards_loopback(self) -> bool:
+        """Whether only loopback host names are answered, because the key is lent to all who ask."""
+        return self.lends_key and not self.allow_anonymous

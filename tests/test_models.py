@@ -1,0 +1,177 @@
+"""Which deployments answer for a model, what an unknown one gets, and the table as OpenAI lists models."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chat_api.errors import RequestError
+from chat_api.models import MAX_LISTED, Models, UnknownModel
+from chat_api.types import Deployment, Secret
+
+A = Deployment("a", "https://r.openai.azure.com", "2024-10-21", Secret("k"))
+B = replace(A, name="b", base_url="https://s.openai.azure.com")
+C = replace(A, name="c")
+NAMELESS = replace(A, name="")
+SERVER = Deployment("", "http://localhost:8000", "v1", None, "openai")
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        pytest.param("gpt", [A, B], id="model"),
+        pytest.param("small", [B], id="another-model"),
+        pytest.param("c", [C, replace(C, base_url=B.base_url)], id="deployment-of-two-resources"),
+        pytest.param("d", [replace(A, name="d")], id="default-deployment"),
+        pytest.param("e", [replace(A, name="e")], id="deployment-that-is-not-in-the-table"),
+        pytest.param("GPT", [replace(A, name="GPT")], id="names-are-exact"),
+        pytest.param(None, [replace(A, name="d")], id="none"),
+        pytest.param("", [replace(A, name="d")], id="empty"),
+    ],
+)
+def test_group(model: str | None, expected: list[Deployment]) -> None:
+    """A model has its deployments, a deployment's own name counts too, and any other is one at the default resource."""
+    models = Models({"gpt": [A, B], "small": [B], "mini": [C, replace(C, base_url=B.base_url)]}, [replace(A, name="d")])
+    assert list(models.group(model)) == expected
+
+
+def test_deployment_by_its_name() -> None:
+    """Who names a deployment is answered by that one, not by another of its group."""
+    models = Models({"small": [B], "gpt": [A, B]}, [A])
+    assert list(models.group("b")) == [B]
+
+
+@pytest.mark.parametrize(
+    ("unknown", "expected"),
+    [
+        pytest.param("pass", [replace(A, name="x")], id="pass"),
+        pytest.param("default", [A], id="default"),
+    ],
+)
+def test_unknown_model(unknown: str, expected: list[Deployment]) -> None:
+    """A model outside the table names a deployment, or gets the default one."""
+    assert list(Models({"gpt": [B]}, [A], unknown).group("x")) == expected
+
+
+def test_rejected_model() -> None:
+    """Where only the table is served any other model is a 404 that says what it has; the default one is known."""
+    models = Models({"gpt": [B]}, [A], "reject")
+    assert list(models.group("a")) == [A]
+    with pytest.raises(UnknownModel, match='"x" is not served here; it takes gpt, a') as caught:
+        models.group("x")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        pytest.param([], "it takes none", id="none"),
+        pytest.param([f"m{number:02}" for number in range(MAX_LISTED)], "m18, m19", id="all"),
+        pytest.param([f"m{number:02}" for number in range(MAX_LISTED + 1)], "m19, …", id="too-many"),
+    ],
+)
+def test_message_is_bounded(names: list[str], words: str) -> None:
+    """The answer to an unknown model repeats neither a long name nor a long table."""
+    with pytest.raises(UnknownModel) as caught:
+        Models({name: [A] for name in names}, [NAMELESS], "reject").group("x" * 10_000)
+    assert caught.value.message.endswith(words)
+    assert len(caught.value.message) < 500
+
+
+@pytest.mark.parametrize(
+    ("groups", "default", "expected"),
+    [
+        pytest.param({}, [A], [A], id="the-default-deployment"),
+        pytest.param({"a": [B]}, [A], [B], id="mapped"),
+        pytest.param({"gpt": [replace(B, name="a")]}, [A], [replace(B, name="a")], id="deployment-of-a-group"),
+        pytest.param(
+            {}, [SERVER, replace(SERVER, key=Secret("k"))], [SERVER, replace(SERVER, key=Secret("k"))], id="server"
+        ),
+    ],
+)
+def test_default_group(
+    groups: dict[str, list[Deployment]], default: list[Deployment], expected: list[Deployment]
+) -> None:
+    """A call that names no model gets the default model's deployments, which the table may know better."""
+    assert list(Models(groups, default).group(None)) == expected
+    assert list(Models(groups, default, "default").group("unknown")) == expected
+
+
+@pytest.mark.parametrize(("model", "unknown"), [(None, "pass"), ("", "reject"), ("x", "default")])
+def test_no_default(model: str | None, unknown: str) -> None:
+    """Without a default model a call has to name one, and is told so."""
+    with pytest.raises(RequestError, match="set DEPLOYMENT_NAME on the server") as caught:
+        Models({"gpt": [A]}, [NAMELESS], unknown).group(model)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (400, "missing_model", "model")
+
+
+def test_several_keys() -> None:
+    """A server under several keys stays so for whatever model is asked for."""
+    keyed = [replace(SERVER, key=Secret(key)) for key in ("k1", "k2")]
+    assert list(Models({}, keyed).group("m")) == [replace(one, name="m") for one in keyed]
+
+
+def test_resource() -> None:
+    """What concerns no model goes to the default deployment's resource."""
+    assert list(Models({"gpt": [B]}, [A]).resource()) == [A]
+
+
+@pytest.mark.parametrize(
+    ("groups", "default", "expected"),
+    [
+        pytest.param({}, A, ["a"], id="default-only"),
+        pytest.param({}, NAMELESS, [], id="nothing"),
+        pytest.param({"gpt": [B], "a": [A]}, A, ["gpt", "a"], id="table"),
+        pytest.param({"gpt": [A]}, A, ["gpt"], id="default-under-another-name"),
+        pytest.param({"gpt": [B]}, A, ["gpt", "a"], id="default-beside-the-table"),
+    ],
+)
+def test_names(groups: dict[str, list[Deployment]], default: Deployment, expected: list[str]) -> None:
+    """The models are those of the table in their order, and the default deployment where no model stands for it."""
+    assert Models(groups, [default]).names == expected
+
+
+def test_deployments() -> None:
+    """Every deployment can be looked at, the default one first."""
+    assert list(Models({"gpt": [B]}, [A]).deployments) == [A, B]
+
+
+@pytest.mark.parametrize(
+    ("groups", "default", "expected"),
+    [
+        pytest.param({}, SERVER, True, id="server"),
+        pytest.param({"gpt": [A]}, SERVER, False, id="server-with-a-mapping"),
+        pytest.param({}, A, False, id="azure"),
+    ],
+)
+def test_relays_list(groups: dict[str, list[Deployment]], default: Deployment, expected: bool) -> None:
+    """Only a server whose models are not mapped is asked for its own list; Azure lists no deployments."""
+    assert Models(groups, [default]).relays_list is expected
+
+
+def entry_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """What today's OpenAI has in a model."""
+    return {name: entry[name] for name in ("id", "object", "created", "owned_by")}
+
+
+def test_listing() -> None:
+    """The list has OpenAI's shape, each entry with what chat UIs of 2023 read."""
+    listing = Models({"gpt": [A]}, [B]).listing(7)
+    assert listing["object"] == "list"
+    assert [entry_of(entry) for entry in listing["data"]] == [
+        {"id": "gpt", "object": "model", "created": 7, "owned_by": "chat-api"},
+        {"id": "b", "object": "model", "created": 7, "owned_by": "chat-api"},
+    ]
+    assert [(entry["root"], entry["parent"], len(entry["permission"])) for entry in listing["data"]] == [
+        ("gpt", None, 1),
+        ("b", None, 1),
+    ]
+
+
+def test_entry() -> None:
+    """One model is described as in the list; one that is not in it is a 404."""
+    models = Models({"gpt": [A]}, [B])
+    assert models.entry("gpt", 7) == models.listing(7)["data"][0]
+    with pytest.raises(UnknownModel, match='"x" is not in the list; it has gpt, b') as caught:
+        models.entry("x", 7)
+    assert caught.value.status == 404

@@ -1,0 +1,201 @@
+"""The routing of a body that is otherwise left alone: `model`, `stream` and `n`, and another `model` in its place."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chat_api.errors import RequestError
+from chat_api.routing import COUNTLESS, MAX_MODEL_BYTES, Routing, form_model, read_routing, with_model
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b"{}", Routing(), id="empty"),
+        pytest.param(b' \r\n\t{ "model" : "m" } \n', Routing("m"), id="spaces"),
+        pytest.param(b'{"model":"m","stream":true,"n":3}', Routing("m", True, 3), id="all"),
+        pytest.param(b'{"model":null,"stream":null,"n":null}', Routing(), id="nulls"),
+        pytest.param(b'{"model":""}', Routing(), id="empty-model"),
+        pytest.param(b'{"model":"\\u00e9/\\ud83d\\ude00"}', Routing("é/😀"), id="escapes"),
+        pytest.param(b'{"mod\\u0065l":"m"}', Routing("m"), id="escaped-name"),
+        pytest.param(b'{"Model":"m"}', Routing(), id="names-are-exact"),
+        pytest.param(b'{"model":"a","model":"b"}', Routing("b"), id="the-last-of-two"),
+        pytest.param(b'{"x":{"model":"m","stream":true,"n":3}}', Routing(), id="not-within"),
+        pytest.param(b'{"stream":false}', Routing(), id="no-stream"),
+        pytest.param(b'{"stream":1,"n":"3"}', Routing(), id="wrong-types-are-the-upstreams-to-refuse"),
+        pytest.param(b'{"stream":"true"}', Routing(), id="stream-as-text"),
+        pytest.param(b'{"n":3.0}', Routing(), id="n-as-float"),
+        pytest.param(b'{"n":-1}', Routing(), id="n-below-zero"),
+        pytest.param(b'{"n":99999999999999999999}', Routing(), id="n-beyond-sense"),
+        pytest.param(b'{"prompt":"a","n":2}', Routing(choices=2), id="one-prompt"),
+        pytest.param(b'{"prompt":["a","b"],"n":2}', Routing(choices=COUNTLESS), id="several-prompts"),
+        pytest.param(b'{"a":1e999,"b":123456789012345678901234567890,"model":"m"}', Routing("m"), id="odd-numbers"),
+        pytest.param(b'{"a":"\xff","model":"m"}', Routing("m"), id="not-utf-8-elsewhere"),
+        pytest.param(b'{"a":' + b"[" * 500 + b"]" * 500 + b',"model":"m"}', Routing("m"), id="nested"),
+    ],
+)
+def test_read_routing(body: bytes, expected: Routing) -> None:
+    """What decides a body's way is read; everything else may be whatever it is."""
+    assert read_routing(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        pytest.param(b"", "empty_body", "the body is empty", id="empty"),
+        pytest.param(b" \n", "empty_body", "the body is empty", id="blank"),
+        pytest.param(b"[]", "invalid_json", "the body is an array", id="array"),
+        pytest.param(b'"x"', "invalid_json", "the body is text", id="text"),
+        pytest.param(b"-5", "invalid_json", "the body is a number", id="number"),
+        pytest.param(b"true", "invalid_json", "the body is true", id="true"),
+        pytest.param(b"false", "invalid_json", "the body is false", id="false"),
+        pytest.param(b"null", "invalid_json", "the body is null", id="null"),
+        pytest.param(b"model=m", "invalid_json", "the body is not JSON", id="form"),
+        pytest.param(b'{"model":"m"', "invalid_json", "the body is not JSON", id="cut"),
+        pytest.param(b'{"model":"m"} x', "invalid_json", "the body is not JSON", id="more-after-it"),
+        pytest.param(b"{'model':'m'}", "invalid_json", "the body is not JSON", id="single-quotes"),
+        pytest.param(b'{"a":01}', "invalid_json", "the body is not JSON", id="leading-zero"),
+        pytest.param(b'{"a":NaN}', "invalid_json", "the body is not JSON", id="nan"),
+        pytest.param(b"\xef\xbb\xbf{}", "invalid_json", "the body is not JSON", id="bom"),
+        pytest.param(b'{"a":' * 100_000, "invalid_json", "nested too deeply", id="deep-objects"),
+        pytest.param(b'{"a":' + b"[" * 100_000, "invalid_json", "nested too deeply", id="deep-arrays"),
+        pytest.param(b'{"model":5}', "invalid_model", "model is a number", id="model-number"),
+        pytest.param(b'{"model":true}', "invalid_model", "model is true", id="model-true"),
+        pytest.param(b'{"model":["m"]}', "invalid_model", "model is an array", id="model-array"),
+        pytest.param(b'{"model":{"a":1}}', "invalid_model", "model is an object", id="model-object"),
+        pytest.param(b'{"model":"a\\nb"}', "invalid_model", "model holds a character", id="model-line-feed"),
+        pytest.param(b'{"model":"\\u0000"}', "invalid_model", "model holds a character", id="model-nul"),
+        pytest.param(b'{"model":"\xff"}', "invalid_model", "model is text", id="model-not-utf-8"),
+        pytest.param(
+            b'{"model":"' + b"m" * (MAX_MODEL_BYTES + 1) + b'"}', "invalid_model", "too long", id="model-too-long"
+        ),
+    ],
+)
+def test_refused_body(body: bytes, code: str, message: str) -> None:
+    """A body that is no JSON object, or whose model is no name, is refused with what it is."""
+    with pytest.raises(RequestError) as caught:
+        read_routing(body)
+    assert (caught.value.status, caught.value.code) == (400, code)
+    assert message in caught.value.message
+    assert caught.value.param == ("model" if code == "invalid_model" else None)
+
+
+def test_longest_model() -> None:
+    """A name may be as long as the limit, counted in bytes."""
+    name = "é" * (MAX_MODEL_BYTES // 2)
+    assert read_routing(json.dumps({"model": name}).encode()).model == name
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b"{}", b'{"model":"d"}', id="empty"),
+        pytest.param(b'{"a":1}', b'{"model":"d","a":1}', id="none"),
+        pytest.param(b'{"a":1,"model":"x","b":2}', b'{"a":1,"model":"d","b":2}', id="in-its-place"),
+        pytest.param(b'{"model":null}', b'{"model":"d"}', id="null"),
+        pytest.param(b'{"model":{"a":[1]},"b":2}', b'{"model":"d","b":2}', id="object"),
+        pytest.param(b'{"mod\\u0065l":"x"}', b'{"model":"d"}', id="escaped-name"),
+        pytest.param(b'{"model":"x","model":"y","z":1}', b'{"model":"d","z":1}', id="twice"),
+        pytest.param(b'{"a":{"model":"x"}}', b'{"model":"d","a":{"model":"x"}}', id="not-within"),
+        pytest.param(
+            b'{"model":"x", "a" : {"b" :  [1.0, 1e400] } , "c":"\\u00e9\\/"}',
+            b'{"model":"d","a":{"b" :  [1.0, 1e400] },"c":"\\u00e9\\/"}',
+            id="values-as-written",
+        ),
+        pytest.param(b'{"a":"\xff","model":"x"}', b'{"a":"\xff","model":"d"}', id="not-utf-8"),
+    ],
+)
+def test_with_model(body: bytes, expected: bytes) -> None:
+    """The model stands where it stood, or first; the value of every other member is its own bytes."""
+    assert with_model(body, "d") == expected
+
+
+@pytest.mark.parametrize("name", ['my "d"', "ü", "a/b", "\\"])
+def test_with_any_name(name: str) -> None:
+    """Any name can be put in."""
+    assert json.loads(with_model(b'{"model":"x"}', name)) == {"model": name}
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(["model", "stream", "n"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(NAMES, VALUES, max_size=5), st.booleans(), st.sampled_from([None, 0, 3]))
+def test_with_model_property(members: dict[str, Any], is_ascii: bool, indent: int | None) -> None:
+    """Whatever an object holds and however it is written, all but its model has the value, and the bytes, it had."""
+    try:
+        body = json.dumps(members, ensure_ascii=is_ascii, indent=indent).encode()
+        before = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (UnicodeEncodeError, msgspec.DecodeError):
+        return  # a lone surrogate, or a number that JSON has not
+    after = msgspec.json.decode(with_model(body, "d"), type=dict[str, msgspec.Raw])
+    assert bytes(after.pop("model")) == b'"d"'
+    before.pop("model", None)
+    assert [(name, bytes(value)) for name, value in after.items()] == [
+        (name, bytes(value)) for name, value in before.items()
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=30) | st.lists(st.sampled_from([*'{}[]":,\\', "model", "n", "1", " ", "u0"])).map("".join))
+def test_any_body(body: bytes | str) -> None:
+    """Whatever a body is, it has a routing or is the caller's fault."""
+    raw = body if isinstance(body, bytes) else body.encode()
+    try:
+        routing = read_routing(raw)
+    except RequestError:
+        return
+    assert routing.model is None or routing.model.isprintable()
+
+
+def test_name_that_is_no_unicode() -> None:
+    """A body with a member name that is no UTF-8 goes on as it is, but cannot be sent under another model's name."""
+    body = b'{"\xff":1,"model":"x"}'
+    assert read_routing(body).model == "x"
+    with pytest.raises(RequestError, match="no Unicode"):
+        with_model(body, "d")
+
+
+@pytest.mark.parametrize("text", [rb"\ud83d", rb"\uDE00", rb"a\uD83Db"])
+def test_half_a_surrogate_pair_is_relayed(text: bytes) -> None:
+    """JavaScript cuts emoji in half: such a body is JSON all the same, and its routing is read."""
+    assert read_routing(b'{"messages":[{"content":"%b"}],"model":"x","stream":true}' % text) == ("x", True, 1)
+    with pytest.raises(RequestError, match="not JSON"):
+        read_routing(b'{"content":"%b' % text)
+
+
+def test_no_choices() -> None:
+    """At least one answer is asked for: a stream that breaks off is not complete because `n` is 0."""
+    assert read_routing(b'{"n":0}').choices >= 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(None, None, id="missing"),
+        pytest.param(b"", None, id="empty"),
+        pytest.param(b"m", "m", id="name"),
+        pytest.param("ü".encode(), "ü", id="utf-8"),
+        pytest.param(b"a\xffb", "a\ufffdb", id="not-utf-8"),
+    ],
+)
+def test_form_model(value: bytes | None, expected: str | None) -> None:
+    """The value of a form's field is a name; an empty one is none."""
+    assert form_model(value) == expected
+
+
+@pytest.mark.parametrize("value", [b"a\r\nb", b"\x00", b"m" * (MAX_MODEL_BYTES + 1)], ids=["crlf", "nul", "long"])
+def test_form_model_that_is_none(value: bytes) -> None:
+    """A field's value that cannot be a name is refused as the model."""
+    with pytest.raises(RequestError) as caught:
+        form_model(value)
+    assert (caught.value.param, caught.value.code) == ("model", "invalid_model")

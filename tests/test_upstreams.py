@@ -1,0 +1,183 @@
+"""The settings made into tables: who answers at /v1 and under each path prefix, with whose key."""
+
+from pathlib import Path
+
+import pytest
+
+from chat_api.settings import load
+from chat_api.types import Deployment, Secret
+from chat_api.upstreams import MAIN, upstreams
+
+NO_FILE = Path("/nonexistent/.env")
+AZURE = "https://r.openai.azure.com"
+EMULATOR = Deployment("gpt-4o", "http://127.0.0.1:1", "2024-10-21", Secret("e"))
+
+
+def deployment(name: str, base_url: str = AZURE, version: str = "2024-10-21", key: str | None = "k") -> Deployment:
+    """A deployment at Azure."""
+    return Deployment(name, base_url, version, Secret(key) if key else None)
+
+
+def server(root: str, key: str | None = None, version: str = "v1", name: str = "") -> Deployment:
+    """An OpenAI-compatible server under one key."""
+    return Deployment(name, root, version, Secret(key) if key else None, "openai")
+
+
+@pytest.mark.parametrize(
+    ("environ", "model", "expected"),
+    [
+        pytest.param({"DEPLOYMENT_NAME": "d"}, None, [deployment("d")], id="default"),
+        pytest.param({"DEPLOYMENT_NAME": "d"}, "e", [deployment("e")], id="another"),
+        pytest.param({}, "e", [deployment("e")], id="no-default"),
+        pytest.param({"API_VERSION": "v1"}, "e", [deployment("e", version="v1")], id="v1"),
+        pytest.param({"KEY": ""}, "e", [deployment("e", key=None)], id="no-key"),
+        pytest.param({"MODEL_MAPPER": "gpt=east,x=y"}, "gpt", [deployment("east")], id="mapped"),
+        pytest.param({"MODEL_MAPPER": "gpt=east,x=y"}, "east", [deployment("east")], id="mapped-by-its-own-name"),
+        pytest.param(
+            {"MODEL_MAPPER": "d=east", "DEPLOYMENT_NAME": "d"}, None, [deployment("east")], id="mapped-default"
+        ),
+        pytest.param(
+            {"UNKNOWN_MODEL": "default", "DEPLOYMENT_NAME": "d"}, "e", [deployment("d")], id="unknown-is-the-default"
+        ),
+    ],
+)
+def test_azure(environ: dict[str, str], model: str | None, expected: list[Deployment]) -> None:
+    """ENDPOINT's deployments answer, mapped or by their own names."""
+    tables = upstreams(load({"ENDPOINT": AZURE, "KEY": "k", **environ}, NO_FILE))
+    assert list(tables) == [MAIN]
+    assert list(tables[MAIN].group(model)) == expected
+
+
+def test_emulator() -> None:
+    """Without an upstream the emulator answers, and lists what it has."""
+    tables = upstreams(load({}, NO_FILE), EMULATOR, ["gpt-4o", "embed"])
+    assert tables[MAIN].names == ["gpt-4o", "embed"]
+    assert [one.name for one in tables[MAIN].group("embed")] == ["embed"]
+    assert list(tables[MAIN].group(None)) == [EMULATOR]
+
+
+@pytest.mark.parametrize(
+    ("environ", "model", "expected"),
+    [
+        pytest.param({"OPENAI_API_KEY": "k"}, None, [server("https://api.openai.com", "k")], id="openai"),
+        pytest.param(
+            {"OPENAI_API_KEY": "k"}, "m", [server("https://api.openai.com", "k", name="m")], id="openai-model"
+        ),
+        pytest.param({"OPENAI_BASE_URL": "http://localhost:8000/v1"}, None, [server("http://localhost:8000")], id="v1"),
+        pytest.param(
+            {"OPENAI_BASE_URL": "http://h:1/api/v3"}, None, [server("http://h:1/api/v3", version="")], id="v3"
+        ),
+        pytest.param(
+            {"OPENAI_BASE_URL": "http://h:1", "OPENAI_API_KEY": "k1,k2"},
+            None,
+            [server("http://h:1", "k1"), server("http://h:1", "k2")],
+            id="two-keys",
+        ),
+        pytest.param(
+            {"OPENAI_BASE_URL": "http://h:1", "DEPLOYMENT_NAME": "llama"},
+            None,
+            [server("http://h:1", name="llama")],
+            id="default-model",
+        ),
+        pytest.param(
+            {"OPENAI_BASE_URL": "http://h:1", "OPENAI_API_KEY": "k1,k2", "MODEL_MAPPER": "gpt=llama"},
+            "gpt",
+            [server("http://h:1", "k1", name="llama"), server("http://h:1", "k2", name="llama")],
+            id="mapped-under-each-key",
+        ),
+    ],
+)
+def test_openai(environ: dict[str, str], model: str | None, expected: list[Deployment]) -> None:
+    """An OpenAI-compatible server answers once for each of its keys."""
+    tables = upstreams(load({"UPSTREAM": "openai", **environ}, NO_FILE))
+    assert list(tables[MAIN].group(model)) == expected
+
+
+def test_prefixes() -> None:
+    """Each server has a table under its prefix: OPENAI's with our keys, the extra ones with the callers' only."""
+    environ = {
+        "ENDPOINT": AZURE,
+        "KEY": "k",
+        "OPENAI_BASE_URL": "http://h:1,http://h:2",
+        "OPENAI_ROUTE_PREFIX": "/one,/two",
+        "OPENAI_API_KEY": "o",
+        "EXTRA_BASE_URL": "http://h:3/v1",
+        "EXTRA_ROUTE_PREFIX": "/three/deep",
+    }
+    tables = upstreams(load(environ, NO_FILE))
+    assert {route: list(table.resource()) for route, table in tables.items()} == {
+        "/one": [server("http://h:1", "o")],
+        "/two": [server("http://h:2", "o")],
+        "/three/deep": [server("http://h:3")],
+        MAIN: [deployment("")],
+    }
+
+
+CONFIG = """
+deployments:
+  - name: east
+    models: [gpt-4o, gpt-4]
+    endpoint: https://east.openai.azure.com
+    key: ke
+    api_version: v1
+  - name: west
+    model: gpt-4o
+    endpoint: https://west.openai.azure.com
+    key: kw
+  - name: local
+    kind: openai
+    model: llama
+    endpoint: http://localhost:8000/v1
+"""
+EAST = deployment("east", "https://east.openai.azure.com", "v1", "ke")
+WEST = deployment("west", "https://west.openai.azure.com", key="kw")
+LOCAL = server("http://localhost:8000", name="local")
+
+
+@pytest.mark.parametrize(
+    ("environ", "model", "expected"),
+    [
+        pytest.param({}, "gpt-4o", [EAST, WEST], id="two-for-a-model"),
+        pytest.param({}, "gpt-4", [EAST], id="one-for-a-model"),
+        pytest.param({}, "llama", [LOCAL], id="server"),
+        pytest.param({}, "local", [LOCAL], id="server-by-its-name"),
+        pytest.param(
+            {}, "other", [deployment("other", "https://east.openai.azure.com", "v1", "ke")], id="first-resource"
+        ),
+        pytest.param({"DEPLOYMENT_NAME": "west"}, "other", [deployment("other", WEST.base_url, key="kw")], id="named"),
+        pytest.param({"DEPLOYMENT_NAME": "gpt-4o"}, None, [EAST, WEST], id="default-model"),
+        pytest.param({"DEPLOYMENT_NAME": "llama"}, None, [LOCAL], id="default-server"),
+        pytest.param({"MODEL_MAPPER": "x=west"}, "x", [WEST], id="mapped-to-a-deployment"),
+        pytest.param(
+            {"ENDPOINT": AZURE, "KEY": "k", "DEPLOYMENT_NAME": "d"}, None, [deployment("d")], id="beside-an-endpoint"
+        ),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k"}, "gpt-4", [EAST], id="table-beside-an-endpoint"),
+        pytest.param({"ENDPOINT": AZURE, "KEY": "k"}, "llama", [LOCAL], id="our-key-is-not-sent-elsewhere"),
+    ],
+)
+def test_config(tmp_path: Path, environ: dict[str, str], model: str | None, expected: list[Deployment]) -> None:
+    """The file's deployments answer for their models, each with its own resource, version and key."""
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    tables = upstreams(load({"CONFIG_FILE": str(tmp_path / "c.yaml"), **environ}, NO_FILE))
+    assert list(tables[MAIN].group(model)) == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param("{name: x}", deployment("x"), id="all-of-it"),
+        pytest.param("{name: x, api_version: v1}", deployment("x", version="v1"), id="version"),
+        pytest.param("{name: x, key: own}", deployment("x", key="own"), id="key"),
+        pytest.param(
+            "{name: x, endpoint: 'https://s.openai.azure.com'}",
+            deployment("x", "https://s.openai.azure.com", key=None),
+            id="no-key-for-another-resource",
+        ),
+        pytest.param("{name: x, endpoint: 'https://r.openai.azure.com/'}", deployment("x"), id="the-same-resource"),
+    ],
+)
+def test_what_the_file_leaves_out(tmp_path: Path, row: str, expected: Deployment) -> None:
+    """What an entry leaves out is ENDPOINT's; its key only for ENDPOINT's own resource."""
+    (tmp_path / "c.yaml").write_text(f"deployments: [{row}]")
+    environ = {"ENDPOINT": AZURE, "KEY": "k", "CONFIG_FILE": str(tmp_path / "c.yaml")}
+    assert list(upstreams(load(environ, NO_FILE))[MAIN].group("x")) == [expected]

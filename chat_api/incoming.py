@@ -36,7 +36,7 @@ async def read_call(scope: Scope, receive: Receive, target: Target, route: str, 
         credential=Secret(presented) if presented else None,
         method=scope["method"],
         query=_query(scope["query_string"]),
-        headers=forwarded(headers),
+        headers=_labelled(forwarded(headers)) if isinstance(body, bytes) and body else forwarded(headers),
         verbatim=True,
         model_in_body=routing.model,
         choices=routing.choices,
@@ -58,6 +58,13 @@ async def _read(scope: Scope, receive: Receive, target: Target, settings: Settin
         return form, Routing(model=form_model(form.model))
     body = await read_body(scope, receive, settings.max_body_bytes)
     return body, read_routing(body) if body.strip() or operation in DEPLOYMENT_SCOPED else Routing()
+
+
+def _labelled(headers: Headers) -> Headers:
+    """The headers of a JSON body, which curl calls a form unless it is told otherwise."""
+    if media_type(headers) not in ("", "application/x-www-form-urlencoded", "text/plain"):
+        return headers
+    return (*(pair for pair in headers if pair[0] != b"content-type"), (b"content-type", b"application/json"))
 
 
 def _upload(headers: Headers, receive: Receive, max_bytes: int) -> bytes | Upload:

@@ -152,7 +152,7 @@ MODELS = (
         None,
         "the path of a readable YAML file",
         "Deployments with an endpoint, key and version each; see `config.example.yaml`. Unset: `config.yaml` beside "
-        "`.env`, if there is one.",
+        "`.env`, where no `ENDPOINT` is set.",
     ),
 )
 OTHERS = (

@@ -75,8 +75,8 @@ def test_readme_commands_answer_as_it_says(served: int, command: str, answer: st
 
 
 def test_readme_shows_all_ways() -> None:
-    """JSON, stream, text, the four ways to send a prompt, and an error are all among the commands that are run."""
-    assert len(COMMANDS) == 8
+    """JSON, stream, text, the four ways to send a prompt, OpenAI's API and errors are all among what is run."""
+    assert len(COMMANDS) == 11
 
 
 def test_versions_agree() -> None:

@@ -76,6 +76,22 @@ def test_only_the_model_changes_where_it_has_to(v1: Gateway) -> None:
     assert list(json.loads(body)) == list(json.loads(ODD))
 
 
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        pytest.param("application/x-www-form-urlencoded", b"application/json", id="curl"),
+        pytest.param("application/json; charset=utf-8", b"application/json; charset=utf-8", id="json"),
+        pytest.param("application/vnd.x+json", b"application/vnd.x+json", id="another-json"),
+    ],
+)
+def test_json_that_curl_calls_a_form(server: Gateway, label: str, expected: bytes) -> None:
+    """`curl -d` without a header works: what was read as JSON is sent on as JSON."""
+    assert server.client.post(CHAT, content=ODD, headers={"content-type": label}).status_code == 200
+
+    assert dict(arrived(server).headers)[b"content-type"] == expected
+    assert arrived(server).body == ODD
+
+
 HEADERS = {
     "accept": "application/json",
     "user-agent": "my-tool/1.0",

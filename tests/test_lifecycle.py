@@ -1,6 +1,7 @@
 """Starting, serving and stopping, as real processes."""
 
 import http.client
+import os
 import signal
 import socket
 import ssl
@@ -18,6 +19,7 @@ from chat_api.app import create_app
 from chat_api.server import server_config
 from chat_api.settings import load
 from tests.processes import CLI, PYTHON_APP, ROOT, process
+from tests.servers import eventually
 
 UVICORN = (sys.executable, "-m", "uvicorn", "app:app", "--port", "0")
 LISTENS = r"listens at https?://127\.0\.0\.1:(\d+)"
@@ -304,3 +306,55 @@ def refuses(port: int, seconds: float = 5) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def workers_of(pid: int) -> set[int]:
+    """The processes that a process has started."""
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def test_workers_serve_one_port_and_are_replaced(post: Poster) -> None:
+    """`--workers 2` serves with two processes; one that is killed is started anew; SIGTERM ends all, exit code 0."""
+    with process(*PYTHON_APP, "--workers", "2", DRAIN_TIMEOUT="5") as server:
+        port = int(server.wait_for(LISTENS)[1])
+        assert eventually(lambda: len(workers_of(server.pid)) == 2, 10)
+        first = workers_of(server.pid)
+        os.kill(min(first), signal.SIGKILL)
+        assert eventually(lambda: len(workers_of(server.pid) - first) == 1, 10)
+        server.wait_for(r"(?s)(listens at.*){3}")
+        answers = [post(port, b"prompt=hello").getresponse().status for _ in range(6)]
+        stream = post(port, b"model=fault-slow&stream=true&prompt=one two three").getresponse()
+        begun = stream.read1(100)
+        server.signal(signal.SIGTERM)
+        whole = begun + stream.read()
+        code = server.wait()
+
+    assert answers == [200] * 6
+    assert whole.endswith(b"data: [DONE]\n\n")
+    assert code == 0
+
+
+def test_flags_stand_for_settings(tmp_path: Path) -> None:
+    """`-c`, `-l` and `-s` are CONFIG_FILE, HOST with HTTP_PORT, and CORS_ORIGINS; `check` shows them, keys masked."""
+    config = tmp_path / "deployments.yaml"
+    config.write_text("deployments:\n- {name: d, endpoint: https://r.openai.azure.com, key: canary-key, models: [m]}\n")
+    command = (CLI, "check", "-c", str(config), "-l", "127.0.0.1:9000", "-s")
+    with process(*command, OPENAI_API_KEY="canary-openai", UPSTREAM_PROXY="http://u:canary@127.0.0.1:1") as checked:
+        assert checked.wait() == 0
+
+    shown = dict(line.split("=", 1) for line in checked.output.splitlines() if "=" in line)
+    assert (shown["HOST"], shown["HTTP_PORT"], shown["CORS_ORIGINS"]) == ("127.0.0.1", "9000", "*")
+    assert shown["CONFIG_FILE"] == str(config)
+    assert shown["UPSTREAM"] == "azure"
+    assert "canary" not in checked.output
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_port_that_is_taken(workers: str) -> None:
+    """A port that another process has ends the start with exit code 1 and the setting's name, whoever would serve."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with process(*PYTHON_APP, "--port", port, "--workers", workers) as server:
+            assert server.wait() == 1
+
+    assert "HTTP_PORT" in server.output

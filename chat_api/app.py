@@ -24,6 +24,7 @@ from chat_api.relay import Relay
 from chat_api.settings import Settings
 from chat_api.streaming import let_streams_drain
 from chat_api.types import Deployment, Proxies, Secret, Transport
+from chat_api.upstream import trust_store
 from chat_api.upstreams import MAIN, upstreams
 
 # What a page's script may read of an answer's headers, besides those that are always readable.
@@ -125,6 +126,7 @@ def _cors(settings: Settings) -> list[Middleware]:
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],  # of which x-stainless-* is what OpenAI's client sends by the dozen
+            allow_private_network=True,  # a page on the Internet may be allowed to call a server on this machine
             expose_headers=[*EXPOSED, REQUEST_ID.decode()],
             max_age=86400,
         )
@@ -149,7 +151,7 @@ async def _emulated(settings: Settings) -> AsyncIterator[Deployment]:
         yield Deployment(name, base_url, settings.api_version, Secret(key))
 
 
-def _tls(tables: Mapping[str, Models]) -> ssl.SSLContext | None:
+def _tls(tables: Mapping[str, Models]) -> ssl.SSLContext:
     """What verifies upstreams; loading the trust store takes a tenth of the start, and http needs none."""
     urls = [one.base_url for models in tables.values() for one in models.deployments]
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if all(url.startswith("http://") for url in urls) else None
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if all(url.startswith("http://") for url in urls) else trust_store()

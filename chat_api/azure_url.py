@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import date
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 MAX_DEPLOYMENT_NAME = 128  # characters; Azure allows 64
@@ -90,8 +91,11 @@ def parse_api_version(text: str) -> str:
         ValueError: it is none of these.
     """
     version = text.strip().strip("\"'").removeprefix("api-version=").lower()
-    if version not in ("v1", "preview") and not DATED.fullmatch(version):
+    if version in ("v1", "preview"):
+        return version
+    if not DATED.fullmatch(version):
         raise ValueError(f'"{text}" is not an api-version')
+    date.fromisoformat(version.removesuffix("-preview"))  # raises ValueError: no such day
     return version
 
 

@@ -16,9 +16,10 @@ from chat_api import settings as settings_module
 from chat_api.app import create_app
 from chat_api.azure_url import Endpoint
 from chat_api.emulator import DEPLOYMENTS, Emulator, run_emulator
-from chat_api.server import Server, listen, server_config
+from chat_api.server import Server, answering, listen, server_config
 from chat_api.settings import Settings, SettingsError
 from chat_api.settings_table import TABLE
+from chat_api.upstreams import MAIN, upstreams
 from chat_api.workers import Workers
 
 BAD_SETTINGS = 3  # a process manager should not start it again before somebody has mended them
@@ -54,7 +55,9 @@ def serve(workers: int, **options: Any) -> None:
     logging.config.dictConfig(log_config(settings.log_level))
 
     def work() -> None:
-        Server(server_config(settings, create_app(settings)), settings).run(sockets=[sock])
+        server = Server(server_config(settings, create_app(settings)), settings)
+        server.stops_with_parent = workers > 1
+        server.run(sockets=[sock])
 
     if workers > 1:
         sys.exit(Workers(workers, work, final=(BAD_SETTINGS,)).run())
@@ -63,13 +66,16 @@ def serve(workers: int, **options: Any) -> None:
 
 @main.command()
 @_settings_options
-def check(**options: Any) -> None:
+@click.option("--workers", type=click.IntRange(1), help="As for serve; nothing is checked of it.")
+def check(workers: int | None, **options: Any) -> None:
     """Check the settings and print them, keys masked; exit with 3 if they cannot be used."""
     settings = load_or_exit(overrides(**options))
     for row in TABLE:
         click.echo(f"{row.name}={shown(settings, row.name)}")
-    if settings.upstream == "emulator":
-        click.echo("# No ENDPOINT is set: the built-in Azure OpenAI emulator answers.")
+    default = next(iter(upstreams(settings)[MAIN].deployments), None) if settings.upstream != "emulator" else None
+    for line in answering(settings, default.base_url if default else "a port of its own"):
+        click.echo(f"# {line}")
+    click.echo("# These settings can be used.")
 
 
 @main.command()
@@ -94,7 +100,9 @@ def overrides(
     if config_file:
         values["CONFIG_FILE"] = config_file
     if listen_at:
-        host, _, at = listen_at.rpartition(":")
+        host, colon, at = listen_at.rpartition(":")
+        if not colon:
+            raise click.BadParameter("it takes an address and port such as 0.0.0.0:8080 or :8080", param_hint="-l")
         # Two parts that are checked like the settings: `:8080` means every address.
         values |= {"LISTEN": "", "HOST": host or "0.0.0.0", "HTTP_PORT": at, "HTTPS_PORT": at}  # noqa: S104
     if port is not None:
@@ -130,6 +138,7 @@ def load_or_exit(overrides: Mapping[str, str] | None = None) -> Settings:
     """The settings, `overrides` first; warnings are printed, and errors end the process with exit code 3."""
     try:
         settings = settings_module.load(overrides=overrides)
+        _check_trust()
         if settings.enable_ssl:
             _check_certificate(settings)
     except SettingsError as error:
@@ -149,6 +158,16 @@ def listen_or_exit(host: str, port: int, setting: str) -> socket.socket:
         reason = in_words.partition(" (while")[0]
         click.echo(f"Cannot listen at {host} port {port}: {reason}. See HOST and {setting}.", err=True)
         sys.exit(CANNOT_LISTEN)
+
+
+def _check_trust() -> None:
+    file = os.environ.get("SSL_CERT_FILE")
+    try:
+        if file:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
+    except (ssl.SSLError, OSError) as error:
+        problem = f"SSL_CERT_FILE is {file}, which holds no certificates in PEM form that can be read: {error}"
+        raise SettingsError([problem], settings_module.ENV_FILE) from error
 
 
 def _check_certificate(settings: Settings) -> None:

@@ -17,12 +17,21 @@ def decoded(response: UpstreamResponse) -> AsyncIterator[bytes]:
     Raises:
         UpstreamError: its coding is not known here, or it is not what it says.
     """
-    coding = (first(response.headers, b"content-encoding") or b"identity").strip().lower().decode("latin-1")
+    coding = _coding(response.headers)
     if coding == "identity":
         return response.chunks()
-    if coding not in _WINDOW:
+    if not is_readable(response.headers):
         raise UpstreamError(f'the upstream sent a body coded as "{coding}", which was not asked for')
     return _opened(response.chunks(), _WINDOW[coding])
+
+
+def is_readable(headers: Headers) -> bool:
+    """Whether a body with these headers can be opened."""
+    return _coding(headers) in ("identity", *_WINDOW)
+
+
+def _coding(headers: Headers) -> str:
+    return (first(headers, b"content-encoding") or b"identity").strip().lower().decode("latin-1")
 
 
 def without_coding(headers: Headers) -> Headers:

@@ -69,15 +69,21 @@ def read_config(path: Path) -> Config:
     if content in (None, ""):
         return Config()
     _check_names(content, _TOP, "the file")
-    entries = []
+    entries: list[ConfiguredDeployment] = []
+    problems: list[str] = []
     for section, names in (("deployments", {name: name for name in _OURS}), ("deployment_config", _THEIRS)):
         rows = content.get(section) or []
         if not isinstance(rows, list):
             raise ValueError(f"{section} is no list")
         for number, row in enumerate(rows, 1):
             where = f"{section} entry {number}"
-            _check_names(row, set(names), where)
-            entries.append(_deployment({names[name]: value for name, value in row.items()}, where))
+            try:
+                _check_names(row, set(names), where)
+                entries.append(_deployment({names[name]: value for name, value in row.items()}, where))
+            except ValueError as error:
+                problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
     base = PARSERS["prefixes"](str(content.get("api_base") or "/v1"))
     return Config(tuple(entries), base[0], listens_everywhere="deployment_config" in content)
 

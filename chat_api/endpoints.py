@@ -14,6 +14,8 @@ from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.headers import first, is_value, prefers_text, presented_credential, relayed
+from chat_api.middleware import SERVED_BY, served_by
+from chat_api.operations import path_meant
 from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
 from chat_api.refusals import accepted, hidden_refusal
@@ -56,6 +58,8 @@ class SimpleChat:
         patience = settings.ping_interval or None if call.stream and not wants_text else None
         task = await until_gone(gateway.handle(call), receive, patience)
         try:
+            if task.done():
+                scope[SERVED_BY] = served_by(task.result())
             response = _response(task, call, wants_text, settings.ping_interval)
             await response(scope, receive, send)
         finally:
@@ -116,7 +120,8 @@ class NotFound:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
-        raise UnknownPath("API Not found.")
+        meant = path_meant(scope["path"])
+        raise UnknownPath(f"API Not found. Did you mean {meant}?" if meant else "API Not found.")
 
 
 def routes(api_base: str, prefixes: Iterable[str]) -> list[Route]:

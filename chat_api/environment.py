@@ -60,6 +60,10 @@ class Environment(Env):
             return row.name
         return next((name for name in NAMES[row.name] if self.given(name)), row.name)
 
+    def names_used(self) -> dict[str, str]:
+        """The name under which each setting that was given was given."""
+        return {row.name: self.name_of(row) for row in TABLE if self.has(row.name)}
+
     def has(self, setting: str) -> bool:
         """Whether a setting was given, under any of its names."""
         return bool(self._overrides.get(setting)) or any(self.given(name) for name in NAMES[setting])
@@ -71,7 +75,7 @@ class Environment(Env):
             if row.name in self._overrides:
                 continue
             names = [name for name in NAMES[row.name] if self.given(name)]
-            if len({self.given(name) for name in names}) > 1:
+            if len({str(self.given(name)).rstrip("/") for name in names}) > 1:
                 problems.append(f"{' and '.join(names)} are the same setting with different values; keep one of them")
         return problems
 

@@ -71,7 +71,9 @@ class Gateway:
         """The deployment that answers the call's model, or that holds what belongs to no model; several take turns."""
         models = self._upstreams[call.route]
         needs_model = call.operation in MODEL_REQUIRED and not is_unrouted(call.method, call.operation)
-        group = models.group(call.model) if call.model or needs_model else models.resource()
+        if not (call.model or needs_model):
+            return models.resource()[0]  # always the same: what one account has made the next does not know
+        group = models.group(call.model)
         return group[next(self._turns) % len(group)] if len(group) > 1 else group[0]
 
 

@@ -133,7 +133,7 @@ def _check_address(scope: Scope) -> None:
     if server and server[1] is not None and not is_loopback(server[0]):
         message = (
             f"requests to {server[0]} are not answered: this server lends its key to whoever asks, so it answers "
-            "on loopback addresses only; ALLOW_ANONYMOUS=true lifts that"
+            "on loopback addresses only; CLIENT_KEYS or ALLOW_ANONYMOUS=true lifts that"
         )
         raise Forbidden(message, code="address_not_allowed")
 
@@ -147,7 +147,7 @@ def _check_host(headers: Headers, known: Collection[str]) -> None:
         shown = hosts[0]
         message = (
             f'host "{shown}" is not answered: this server lends its key to whoever asks, so it answers loopback '
-            "names only (localhost, 127.0.0.1); ALLOW_ANONYMOUS=true lifts that"
+            "names only (localhost, 127.0.0.1); CLIENT_KEYS or ALLOW_ANONYMOUS=true lifts that"
         )
         raise Forbidden(message, code="host_not_allowed")
 
@@ -162,7 +162,9 @@ def _check_origin(method: str, headers: Headers, allowed: Collection[str]) -> No
     same_origin = all(_authority(value) == own for name, value in headers if name == b"origin")
     sites = {value.lower() for name, value in headers if name == b"sec-fetch-site"}
     if not same_origin or sites & {b"cross-site", b"same-site"}:
-        raise Forbidden("requests from web pages of another origin are not answered", code="origin_not_allowed")
+        shown = "another origin" if origin is None else origin.decode("latin-1")[:200]
+        message = f"requests from web pages of {shown} are not answered; CORS_ORIGINS names those that are"
+        raise Forbidden(message, code="origin_not_allowed")
 
 
 def _authority(origin: bytes) -> bytes:

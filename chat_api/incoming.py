@@ -1,5 +1,7 @@
 """The request side of the relay: an ASGI request made into a call, with as much of its body read as decides its way."""
 
+from urllib.parse import unquote
+
 from starlette.types import Receive, Scope
 
 from chat_api.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
@@ -114,4 +116,4 @@ def _check_coding(headers: Headers) -> None:
 
 def _query(query: bytes) -> str:
     parts = query.decode("latin-1").split("&")
-    return "&".join(part for part in parts if part.partition("=")[0].lower() not in _OURS)
+    return "&".join(part for part in parts if unquote(part.partition("=")[0]).lower() not in _OURS)

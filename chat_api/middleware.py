@@ -20,8 +20,12 @@ from chat_api.errors import (
 )
 from chat_api.headers import first
 from chat_api.retrying import SHOULD_RETRY
+from chat_api.types import Headers, Reply
 
 REQUEST_ID = b"x-chat-api-request-id"
+# In the scope, for the access log: who answered, and the status with which the server itself refused the request.
+SERVED_BY = "chat_api.served_by"
+REFUSED = "chat_api.refused"
 # What is wrong now is wrong in a second too: OpenAI's clients are told not to try again.
 SENSELESS_TO_REPEAT = frozenset({"answer_too_large", "internal_error", "not_an_answer", "upstream_not_http"})
 
@@ -30,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class AccessLog:
-    """Names every request and logs one line when it has ended: who, what, status, milliseconds.
+    """Names every request and logs one line when it has ended: who, what, status, milliseconds, answered by whom.
 
     The query string stays out of it: it may hold a prompt. 499 stands for a client that left.
     """
@@ -64,9 +68,12 @@ class AccessLog:
             client = scope["client"][0] if scope.get("client") else "-"
             path = scope.get("raw_path", b"").decode("latin-1")
             # Nothing was sent to a client that left before; an answer without its end was cut.
-            shown = "499" if status is None else f"{status}{'' if complete else ' (cut short)'}"
+            unsent = scope.get(REFUSED, 499)
+            shown = str(unsent) if status is None else f"{status}{'' if complete else ' (cut short)'}"
             milliseconds = (time.perf_counter() - started) * 1000
-            access_log.info("%s %s %s %s %.1f ms %s", client, scope["method"], path, shown, milliseconds, request_id)
+            served = f" {scope[SERVED_BY]}" if SERVED_BY in scope else ""
+            words = (client, scope["method"], path, shown, milliseconds, request_id, served)
+            access_log.info("%s %s %s %s %.1f ms %s%s", *words)
 
 
 class ErrorBoundary:
@@ -115,7 +122,7 @@ def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
             return None
         case GatewayError():
             if error.status >= 500 or (isinstance(error, UpstreamError) and error.status != 400):
-                log.warning("%d %s (request %s)", error.status, error.message, request_id)
+                log.warning("%d %s (request %s%s)", error.status, error.message, request_id, upstream_id(error.headers))
             else:  # the message may quote the caller
                 log.info("%d %s (request %s)", error.status, error.code, request_id)
             return error
@@ -126,6 +133,17 @@ def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
         case _:
             log.error("a fault of ours (request %s)", request_id, exc_info=error)
             return GatewayError(f"internal error; the log has it under request {request_id}")
+
+
+def served_by(reply: Reply) -> str:
+    """Who gave a reply, in the words of the access log."""
+    return f"{reply.deployment.name or '-'}@{reply.deployment.host}".replace(" ", "+")
+
+
+def upstream_id(headers: Headers) -> str:
+    """The upstream's own id of a request, in the words of the log; "" where it gave none."""
+    value = first(headers, b"x-request-id") or first(headers, b"apim-request-id")
+    return f", upstream's {value.decode('latin-1')}" if value else ""
 
 
 def error_response(error: GatewayError) -> Response:

@@ -94,6 +94,9 @@ class FieldFinder:
             raise RequestError("the head of a part of the form is too long", code="invalid_form")
         if end < 0:
             return False
+        if not self._window.lstrip(b" \t").startswith(b"\r\n"):
+            self._in_head = False  # no delimiter, but text that begins like one
+            return True
         self._wanted = _field_name(bytes(self._window[:end])) == self._name
         # A part without content has its delimiter right after its head, whose last line end is the delimiter's.
         self._drop(end + 4)

@@ -44,6 +44,11 @@ _PATH_OF_DEPLOYMENT = re.compile(r"(?:deployments|engines)/(.+)")
 _KNOWN_AT_END = re.compile(r"(.+?)/(" + "|".join(sorted(DEPLOYMENT_SCOPED, key=len, reverse=True)) + ")")
 
 
+_OPERATION_AT_END = re.compile(
+    "/(" + "|".join(sorted(MODEL_REQUIRED | {"models", "files"}, key=len, reverse=True)) + ")/?$"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a path asks for: the operation, and the model or deployment that it names, if it names one."""
@@ -76,6 +81,17 @@ def parse_path(path: str) -> Target:
     if not is_deployment_name(model):
         raise RequestError(f"no deployment is called {model!r}", param="model", code="invalid_model")
     return Target(operation, model)
+
+
+def path_meant(path: str) -> str | None:
+    """The path that someone meant whose base URL lacks the `/v1`, or has something twice; None if it cannot be told."""
+    collapsed = re.sub("/+", "/", path)
+    azure = collapsed.find("/openai/deployments/")
+    if azure > 0:
+        return collapsed[azure:]
+    known = _OPERATION_AT_END.search(collapsed)
+    meant = f"/v1/{known[1]}" if known else None
+    return meant if meant != path else None
 
 
 def is_unrouted(method: str, operation: str) -> bool:

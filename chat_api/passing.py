@@ -6,7 +6,7 @@ while nothing else comes. A stream that breaks ends with an error event and a cu
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -14,8 +14,8 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from chat_api.errors import ClientGone, GatewayError, StreamBroken, UpstreamError, openai_body
-from chat_api.headers import relayed, relayed_verbatim
-from chat_api.refusals import read_refusal, relayable
+from chat_api.headers import media_type, relayed, relayed_verbatim
+from chat_api.refusals import no_events, read_refusal, relayable
 from chat_api.repair import EventRepair
 from chat_api.streaming import disconnected
 from chat_api.types import ByteStream, Call, Headers, Reply
@@ -46,10 +46,13 @@ async def pass_bytes(reply: Reply, receive: Receive, send: Send) -> None:
         ClientGone: the client left.
     """
 
+    body = reply.body
+    assert not isinstance(body, bytes)  # noqa: S101 - the caller saw to it
+
     async def carry() -> None:
         await send({"type": "http.response.start", "status": reply.status, "headers": relayed_verbatim(reply.headers)})
         try:
-            async for chunk in _body(reply):
+            async for chunk in body:
                 await send(_part(chunk))
         except UpstreamError as error:
             raise StreamBroken(error.message) from error
@@ -98,7 +101,7 @@ class EventPassage:
     async def _carry(self, send: Send) -> None:
         try:
             reply = relayable(await asyncio.shield(self._task), self._call, time.time())
-            if isinstance(reply.body, bytes):
+            if isinstance(reply.body, bytes) or not is_event_stream(reply):
                 raise _late(reply)
             async with aclosing(self._parts(reply.body)) as parts:
                 async for part in parts:
@@ -145,16 +148,16 @@ class EventPassage:
                 await self._send(send, PING)
 
 
+def is_event_stream(reply: Reply) -> bool:
+    """Whether a reply's body is events."""
+    return media_type(reply.headers) == "text/event-stream"
+
+
 def _late(reply: Reply) -> UpstreamError:
-    """The error in a reply that came as a body of OpenAI's shape, now that it can only be an event."""
-    assert isinstance(reply.body, bytes)  # noqa: S101
+    """The error of a reply that is no event stream, now that it can only be an event of one."""
+    if reply.status < 300 or not isinstance(reply.body, bytes):
+        return no_events(reply)
     return read_refusal(reply.status, reply.headers, reply.body)
-
-
-async def _body(reply: Reply) -> AsyncIterator[bytes]:
-    assert not isinstance(reply.body, bytes)  # noqa: S101 - the caller saw to it
-    async for chunk in reply.body:
-        yield chunk
 
 
 async def _while_there(work: Coroutine[Any, Any, None], receive: Receive) -> None:

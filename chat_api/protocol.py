@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from chat_api.errors import GatewayError, RequestError, simple_body
 from chat_api.guards import AUTHORITY
+from chat_api.middleware import REFUSED
 from chat_api.settings import Settings
 
 # Load balancers keep their connections for about a minute; the side that closes first must be theirs,
@@ -22,8 +23,9 @@ MAX_DISCARDED_BYTES = 64 * 1024 * 1024
 
 MAX_HEAD_BYTES = 64 * 1024  # and what comes with the piece that passes it
 
-IDLE, HEAD, BODY, ANSWER = "idle", "head", "body", "answer"  # what a connection waits for
-_SETTINGS = {IDLE: "", HEAD: "headers_timeout", BODY: "body_timeout"}
+# What a connection waits for: its first request, the next one, the rest of a head or of a body, our answer.
+NEW, IDLE, HEAD, BODY, ANSWER = "new", "idle", "head", "body", "answer"
+_SETTINGS = {NEW: "headers_timeout", IDLE: "", HEAD: "headers_timeout", BODY: "body_timeout"}
 _TOO_SLOW = {
     HEAD: RequestError("the head of the request did not come within HEADERS_TIMEOUT", code="request_timeout"),
     BODY: RequestError("the body of the request fell silent for BODY_TIMEOUT", code="request_timeout"),
@@ -55,7 +57,7 @@ class Protocol(HttpToolsProtocol):
         self._pipelined = False
         self._discarded = 0
         self._head_bytes = 0
-        self._phase = IDLE
+        self._phase = NEW
         self._since = self.loop.time()
         self._unsent = 0
         self._taken_at = self._since
@@ -72,7 +74,7 @@ class Protocol(HttpToolsProtocol):
         elif self._phase == BODY and self.flow.read_paused:
             self._since = now  # it is us who do not read
         elif self._phase in _SETTINGS and now - self._since > self._limit():
-            if self._phase == IDLE or (self.cycle is not None and self.cycle.response_started):
+            if self._phase in (NEW, IDLE):
                 self.transport.close()
             else:
                 self._refuse(408, _TOO_SLOW[self._phase])
@@ -93,9 +95,15 @@ class Protocol(HttpToolsProtocol):
         self._refuse(400, RequestError(msg, code="invalid_http"))
 
     def _refuse(self, status: int, error: GatewayError) -> None:
+        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()  # within an answer there is no place for another
+            return
         body = msgspec.json.encode(simple_body(error))
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete:
+            log.info("%s: %d %s", self.client[0] if self.client else "-", status, error.code)
+        else:
+            self.cycle.scope[REFUSED] = status  # type: ignore[literal-required]  # for the access log
             self.cycle.disconnected = True  # whatever the app says from now on is not sent
             self.cycle.message_event.set()
         self.transport.write(STATUS_LINE[status] + head + body)
@@ -103,12 +111,22 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        self._enter(HEAD)
         if self.cycle is not None and not self.cycle.response_complete:
             self._pipelined = True
             self.cycle.keep_alive = False
             raise RuntimeError("pipelined")  # stops the parser
+        self._enter(HEAD)
+        self._discarded = 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; one that follows a body (a trailer, RFC 9110 section 6.5.1) is no header of the request."""
+        if self._phase == HEAD:
+            super().on_header(name, value)
+            return
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("the trailers have no end")  # stops the parser
 
     def on_headers_complete(self) -> None:
         """The head of a request is complete; one that offers an upgrade begins again without the offer."""
@@ -123,7 +141,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The parser has read all it will of a request, which is not all where an upgrade was offered."""
         if not self.parser.should_upgrade():
-            self._phase = ANSWER
+            self._enter(IDLE if self.cycle.response_complete else ANSWER)
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -155,7 +173,8 @@ class Protocol(HttpToolsProtocol):
             self._begin_again(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             if not self._pipelined:
-                self.send_400_response("Invalid HTTP request received.")
+                is_tls = self.cycle is None and data.startswith(b"\x16\x03")
+                self.send_400_response("This port speaks HTTP, not HTTPS." if is_tls else "This is no HTTP request.")
         if self._phase == HEAD and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431, RequestError(f"the head is larger than {MAX_HEAD_BYTES} bytes", code="head_too_large"))
 

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from chat_api.errors import UpstreamError, UpstreamRefusal
 from chat_api.headers import first, media_type, relayed
-from chat_api.operations import CHAT
+from chat_api.operations import CHAT, DEPLOYMENT_SCOPED
 from chat_api.retrying import bounded
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply
 
@@ -72,10 +72,14 @@ def accepted(reply: Reply, call: Call) -> Reply:
     if reply.status >= 300:
         raise explained(read_refusal(reply.status, reply.headers, reply.body), reply.deployment, call)
     if call.stream:
-        kind = media_type(reply.headers)
-        message = f'{reply.deployment.host} answered a streamed call with "{kind}", not with events'
-        raise hidden_refusal(reply, call) or UpstreamError(message, code="not_an_answer")
+        raise hidden_refusal(reply, call) or no_events(reply)
     return reply
+
+
+def no_events(reply: Reply) -> UpstreamError:
+    """The error of a streamed call that was answered with something else."""
+    message = f'{reply.deployment.host} answered a streamed call with "{media_type(reply.headers)}", not with events'
+    return UpstreamError(message, code="not_an_answer")
 
 
 def relayable(reply: Reply, call: Call, now: float) -> Reply:
@@ -92,9 +96,7 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
         if status == 200 and is_json and not body.strip() and call.method != "HEAD":
             raise UpstreamError(f"{host} answered 200 with nothing in it", code="not_an_answer")
         if call.stream and call.operation in CHAT:
-            kind = media_type(reply.headers)
-            message = f'{host} answered a streamed call with "{kind}", not with events'
-            raise hidden_refusal(reply, call) or UpstreamError(message, code="not_an_answer")
+            raise hidden_refusal(reply, call) or no_events(reply)
         refusal = hidden_refusal(reply, call) if is_json and _is_error_alone(body) else None
         if refusal is None:
             return reply
@@ -103,7 +105,7 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
     if wait is None and _is_in_shape(body):
         return replace(reply, status=status)
     refusal = explained(read_refusal(status, headers, body), reply.deployment, call)
-    if wait is not None:
+    if wait is not None and f"{wait:.0f}" not in refusal.message:
         refusal.message += f" It asks to wait {wait:.0f} seconds."
     raise refusal
 
@@ -216,7 +218,12 @@ def _status(detail: dict[str, Any]) -> int:
 def _hint(refusal: UpstreamRefusal, deployment: Deployment, call: Call) -> str | None:
     host, version = deployment.host, deployment.api_version
     source = "model" if call.model else "DEPLOYMENT_NAME"
-    key = "KEY" if deployment.key else "the key you presented"
+    key = deployment.key_setting if deployment.key else "the key you presented"
+    is_azure = deployment.kind == "azure"
+    settings = f'ENDPOINT and API_VERSION, which is "{version}"' if is_azure else f"and {deployment.url_setting}"
+    path = f"{host} knows no such path or version; check the path, {settings}"
+    if call.method != "POST" and call.operation in DEPLOYMENT_SCOPED:
+        path = f"{call.operation} takes a POST"
     by_code = {
         "DeploymentNotFound": f'deployment "{deployment.name}" not found at host {host}; check {source}',
         "OperationNotSupported": f'the model behind deployment "{deployment.name}" cannot do that; check {source}',
@@ -226,7 +233,7 @@ def _hint(refusal: UpstreamRefusal, deployment: Deployment, call: Call) -> str |
     by_status = {
         401: f"{host} does not accept {key}; check that it belongs to this resource",
         403: f"{host} does not admit this machine; check the resource's networking rules",
-        404: f'{host} knows no such path or version; check ENDPOINT and API_VERSION, which is "{version}"',
+        404: path,
     }
     by_message = {
         "Unrecognized request argument": f'API_VERSION is "{version}"; a newer one may know the argument',

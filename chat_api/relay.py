@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from chat_api import refusals, translate, upstream
-from chat_api.coding import decoded, without_coding
+from chat_api.coding import decoded, is_readable, without_coding
 from chat_api.errors import UpstreamError
 from chat_api.headers import accepts_gzip, media_type, relayed
-from chat_api.sse import Event, EventDecoder, read_chunk
+from chat_api.sse import MAX_EVENT_BYTES, Event, EventDecoder, read_chunk
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Transport, UpstreamResponse
 
 MAX_REMEMBERED_DEPLOYMENTS = 1000
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer that is read whole
-MAX_HELD_BYTES = 1024 * 1024  # of a stream before it has begun to answer
+MAX_HELD_BYTES = 1024 * 1024  # of JSON that is read before it goes on
 # After [DONE] an upstream's body has only its last chunk mark to come; it comes at once or not at all.
 LAST_CHUNK_SECONDS = 1.0
 
@@ -102,7 +102,8 @@ async def _judged(
     """The reply that a response's head, and for a stream its first decisive event, stand for."""
     try:
         if not (200 <= response.status < 300 or 400 <= response.status < 600):
-            message = f"{deployment.host} answered {response.status}, which is no answer to a call; check ENDPOINT"
+            what = f"{deployment.host} answered {response.status}, which is no answer to a call"
+            message = f"{what}; check {deployment.url_setting}"
             raise UpstreamError(message, code="not_an_answer")
         if response.status == 407:  # a proxy's own; nobody else may say it (RFC 9110 section 15.5.8)
             message = f"the proxy to {deployment.host} wants other credentials; check UPSTREAM_PROXY"
@@ -111,15 +112,23 @@ async def _judged(
             await response.aclose()
             return Reply(response.status, response.headers, b"", deployment)
         kind = media_type(response.headers)
-        if response.status == 200 and kind == "text/event-stream" and (call.stream or call.verbatim):
+        if response.status == 200 and kind == "text/event-stream" and (call.stream or _is_followed(call)):
             return await _judged_stream(response, deployment, applied)
         if call.verbatim and response.status < 300:
             return await _judged_answer(response, kind, call, deployment)
+        if response.status >= 400 and not is_readable(response.headers):
+            await response.aclose()  # its status and headers tell the most of it
+            return Reply(response.status, without_coding(response.headers), b"", deployment, applied)
         body = await _whole(response, decoded(response), deployment)
         return Reply(response.status, without_coding(response.headers), body, deployment, applied)
     except BaseException:
         await response.aclose()
         raise
+
+
+def _is_followed(call: Call) -> bool:
+    """Whether an event stream that answers the call is one whose events and end are known here."""
+    return call.verbatim and call.method == "POST" and not call.operation.startswith("/")
 
 
 async def _whole(response: UpstreamResponse, chunks: AsyncIterator[bytes], deployment: Deployment) -> bytes:
@@ -153,7 +162,7 @@ async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, depl
         await response.aclose()
         return Reply(response.status, headers, b"".join(held), deployment)
     if kind == "text/html" and call.method == "POST":
-        message = f"{deployment.host} answered with a page, not with an answer; check ENDPOINT"
+        message = f"{deployment.host} answered with a page, not with an answer; check {deployment.url_setting}"
         raise UpstreamError(message, code="not_an_answer")
     return Reply(response.status, headers, RelayedBody(response, held, chunks), deployment)
 
@@ -190,8 +199,8 @@ async def _first_decisive(chunks: AsyncIterator[bytes], held: list[bytes], deplo
     async for chunk in chunks:
         held.append(chunk)
         size += len(chunk)
-        if size > MAX_HELD_BYTES:
-            raise _too_large(deployment, MAX_HELD_BYTES)
+        if size > MAX_EVENT_BYTES:
+            raise _too_large(deployment, MAX_EVENT_BYTES)
         events = decoder.feed(chunk)
         if event := _decisive(events):
             return event

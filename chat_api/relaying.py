@@ -1,5 +1,7 @@
 """`/v1/*`: OpenAI's API, relayed; and what is answered here: the list of models, and what old chat UIs probe."""
 
+import logging
+import re
 import time
 from urllib.parse import unquote
 
@@ -9,11 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from chat_api.errors import UnknownPath, WrongMethod
 from chat_api.gateway import Gateway
-from chat_api.headers import media_type, presented_credential
+from chat_api.headers import presented_credential
 from chat_api.incoming import read_call
+from chat_api.middleware import SERVED_BY, served_by, upstream_id
 from chat_api.models import Models
-from chat_api.operations import Target, parse_path
-from chat_api.passing import EventPassage, pass_bytes, pass_whole
+from chat_api.operations import Target, parse_path, path_meant
+from chat_api.passing import EventPassage, is_event_stream, pass_bytes, pass_whole
 from chat_api.refusals import relayable
 from chat_api.settings import Settings
 from chat_api.spool import Form, Upload
@@ -22,7 +25,12 @@ from chat_api.types import Secret
 from chat_api.upstreams import MAIN
 
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+# Letters, digits and marks that mean the same unquoted (RFC 3986 section 6.2.2.2): an operation has one spelling.
+_NEEDLESSLY_QUOTED = re.compile(r"%(?:2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aA]|5[fF]|6[1-9a-fA-F]|7[0-9aA]|7[eE])")
 _FAR = 4102444800  # 2100-01-01
+
+
+log = logging.getLogger(__name__)
 
 
 class RelayedApi:
@@ -57,9 +65,12 @@ class RelayedApi:
         await self._relay(scope, receive, send, target, gateway, settings)
 
     def _target(self, scope: Scope) -> Target:
-        raw: str = scope["raw_path"].decode("latin-1")
+        raw = _NEEDLESSLY_QUOTED.sub(lambda quoted: unquote(quoted[0]), scope["raw_path"].decode("latin-1"))
         start = len(scope.get("root_path", "")) + len(self._prefix)
         path = raw[start:]
+        if self._prefix == "/v1/" and path.startswith(("v1/", "openai/")):
+            meant = path_meant(f"/v1/{path}")
+            raise UnknownPath(f"/v1/{path} is not served here" + (f"; did you mean {meant}?" if meant else ""))
         target = parse_path(path.removeprefix("v1/"))
         return Target(f"/{path}") if self._whole and not path.startswith("v1/") else target
 
@@ -76,10 +87,14 @@ class RelayedApi:
                 if not task.done():
                     await passage(scope, listen, send)
                     return
+                scope[SERVED_BY] = served_by(task.result())
                 reply = relayable(task.result(), call, time.time())
+                if reply.status >= 400:  # a refusal whose body goes on as it is; the others are logged as errors
+                    ids = (scope.get("chat_api.request_id", ""), upstream_id(reply.headers))
+                    log.info("%d from %s (request %s%s)", reply.status, reply.deployment.host, *ids)
                 if isinstance(reply.body, bytes):
                     await pass_whole(reply, send, head_only=call.method == "HEAD")
-                elif media_type(reply.headers) == "text/event-stream" and call.method == "POST":
+                elif is_event_stream(reply) and call.method == "POST" and not call.operation.startswith("/"):
                     await passage(scope, listen, send)
                 else:
                     await pass_bytes(reply, listen, send)
@@ -95,6 +110,8 @@ def _answered_here(target: Target, method: str, models: Models, started: int) ->
     operation = target.operation
     if operation.startswith("dashboard/billing/"):
         return _billing(operation)
+    if operation == "realtime":
+        raise UnknownPath("realtime is not served: this server does not relay WebSockets yet")
     if operation.partition("/")[0] != "models" or models.relays_list:
         return None
     if method not in ("GET", "HEAD"):

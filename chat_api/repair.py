@@ -6,12 +6,13 @@ error wherever the answer itself is not complete.
 """
 
 import re
+from collections.abc import Iterator
 
 from chat_api.compat import strict_events
 from chat_api.errors import UpstreamError
 from chat_api.operations import CHAT
 from chat_api.refusals import read_refusal_in_200
-from chat_api.sse import DONE, MAX_EVENT_BYTES, Chunk, Event, EventDecoder, read_chunk
+from chat_api.sse import DONE, MAX_EVENT_BYTES, Event, EventDecoder, Outline, read_outline
 
 TERMINAL = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.cancelled", "error"}
@@ -104,9 +105,8 @@ class EventRepair:
             return whole
         passed = []
         end = 0
-        for match in _EVENT.finditer(whole):
-            raw = match.group()
-            end = match.end()
+        for raw in _split(whole):
+            end += len(raw)
             event = _event(raw)
             if event is not None and not self._read(event):
                 if self.error is not None:
@@ -124,7 +124,7 @@ class EventRepair:
         if event.data.strip() == DONE:
             self.done = True
             return False
-        chunk = read_chunk(event.data)
+        chunk = read_outline(event.data)
         if self._is_responses and not (chunk is not None and chunk.is_error and chunk.type is None):
             # Not the last event for certain: `response.failed` may come before the one that says why.
             self._told = self._told or event.name in TERMINAL or (chunk is not None and chunk.type in TERMINAL)
@@ -136,10 +136,21 @@ class EventRepair:
             self._note_ends(chunk)
         return True
 
-    def _note_ends(self, chunk: Chunk) -> None:
+    def _note_ends(self, chunk: Outline) -> None:
         for choice in chunk.choices or ():
             if choice.finish_reason:
                 self._finished.add(choice.index or 0)
+
+
+def _split(whole: bytes) -> Iterator[bytes]:
+    """The events in whole ones, each with its blank line."""
+    if b"\r" in whole:
+        yield from (match.group() for match in _EVENT.finditer(whole))
+        return
+    start = 0
+    while (end := whole.find(b"\n\n", start)) >= 0:
+        yield whole[start : end + 2]
+        start = end + 2
 
 
 def _event(raw: bytes) -> Event | None:
@@ -152,7 +163,7 @@ def _is_whole_event(tail: bytes) -> bool:
     """Whether a stream's last bytes are an event that lacks only its line ends, not a piece of one."""
     events = EventDecoder()
     found = [*events.feed(tail), *events.flush()]
-    return bool(found) and (found[-1].data.strip() == DONE or read_chunk(found[-1].data) is not None)
+    return bool(found) and (found[-1].data.strip() == DONE or read_outline(found[-1].data) is not None)
 
 
 def _refusal(event: Event) -> UpstreamError:

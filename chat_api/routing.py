@@ -91,7 +91,9 @@ def _choices(parsed: _Body) -> int:
     if bytes(parsed.prompt).startswith(b"["):
         return COUNTLESS
     n = bytes(parsed.n)
-    return max(1, int(n)) if n.isdigit() and len(n) < 9 else 1
+    if n in (b"", b"null"):
+        return 1
+    return int(n) if re.fullmatch(rb"[1-9][0-9]{0,7}", n) else COUNTLESS  # however else it is spelled (2.0, 2e0)
 
 
 def _model(raw: bytes) -> str | None:

@@ -1,6 +1,7 @@
 """The HTTP server: uvicorn's, with a protocol of our own, a drain that ends well, a banner."""
 
 import logging
+import os
 import signal
 import socket
 from functools import partial
@@ -16,14 +17,23 @@ from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
 from chat_api.settings import Settings
 
 BACKLOG = 2048
+MAX_UNSENT_BYTES = 128 * 1024  # that the kernel holds for a connection
 
 
 class Server(SheddingServer):
     """uvicorn's server, which says what it does, and for which being told to stop is no failure."""
 
+    stops_with_parent = False
+
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
         self._settings = settings
+        self._parent = os.getppid()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second; a worker whose parent is gone stops, so that the port is free for the next."""
+        self.should_exit = self.should_exit or (self.stops_with_parent and os.getppid() != self._parent)
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and print what a person needs to try it."""
@@ -82,6 +92,9 @@ def listen(host: str, port: int) -> socket.socket:
     sock = socket.create_server((host, port), family=family, backlog=BACKLOG)
     # asyncio sets this only on sockets that it has made itself; accepted ones inherit it.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Else the kernel takes megabytes for a slow reader, and whether it reads shows only in large steps.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
     return sock
 
 
@@ -91,20 +104,45 @@ def banner(settings: Settings, port: int, upstream: str) -> str:
     host = settings.host.strip("[]")
     listens = f"[{host}]" if ":" in host else host
     reach = "localhost" if host in ("0.0.0.0", "::") else listens  # noqa: S104 - compared, not bound
-    if settings.upstream == "emulator":
-        answers = f"No ENDPOINT is set: the built-in Azure OpenAI emulator answers, at {upstream}."
-    elif settings.upstream == "openai":
-        answers = f"Answers come from {upstream}, which speaks OpenAI's API."
-    elif settings.deployment_name:
-        answers = f"Answers come from {upstream}, deployment {settings.deployment_name}, API {settings.api_version}."
-    else:
-        answers = f"Answers come from {upstream}, API {settings.api_version}; requests name the deployment as model."
     words: list[Any] = [f"curl {scheme}://{reach}:{port}/v1/gpt/chat -d 'prompt=Say hello'"]
     if settings.upstream != "emulator" and not settings.deployment_name:
         words.append("-d model=YOUR_DEPLOYMENT" if settings.upstream == "azure" else "-d model=YOUR_MODEL")
     if settings.client_keys or not settings.lends_key:
         words.append("-H 'api-key: YOUR_KEY'")
-    openai = f"OpenAI clients take {scheme}://{reach}:{port}/v1 as their base URL."
-    return (
-        f"chat-api {__version__} listens at {scheme}://{listens}:{port}\n{answers}\n{openai}\nTry:  {' '.join(words)}"
-    )
+    lines = [
+        f"chat-api {__version__} listens at {scheme}://{listens}:{port}",
+        *answering(settings, upstream),
+        f"OpenAI clients take {scheme}://{reach}:{port}/v1 as their base URL.",
+        f"Try:  {' '.join(words)}",
+    ]
+    return "\n".join(lines)
+
+
+def answering(settings: Settings, upstream: str) -> list[str]:
+    """Who answers, and on what terms, line by line; no key and no password."""
+    lines = []
+    if settings.upstream == "emulator":
+        lines.append(f"No ENDPOINT is set: the built-in Azure OpenAI emulator answers, at {upstream}.")
+    elif settings.upstream == "openai":
+        keys = len(settings.openai[0].keys)
+        turns = f", with {keys} keys in turn" if keys > 1 else ""
+        lines.append(f"Answers come from {upstream}, which speaks OpenAI's API{turns}.")
+    elif settings.endpoint is None:
+        lines.append(f"Answers come from the deployments in {settings.config_file}.")
+    elif settings.deployment_name:
+        name, version = settings.deployment_name, settings.api_version
+        lines.append(f"Answers come from {upstream}, deployment {name}, API {version}.")
+    else:
+        version = settings.api_version
+        lines.append(f"Answers come from {upstream}, API {version}; requests name the deployment as model.")
+    for row in settings.config.deployments:
+        where = row.endpoint.base_url if row.endpoint else upstream
+        version = "" if row.kind == "openai" else f", API {row.api_version or settings.api_version}"
+        lines.append(f"  {', '.join(row.models)}: {row.name} at {where}{version}")
+    lines += [f"  {model}: {name}" for model, name in settings.model_mapper]
+    lines += [f"  {one.prefix}/: {one.root}" for one in (*settings.openai, *settings.extra) if one.prefix]
+    if settings.client_keys:
+        lines.append(f"Callers present one of {len(settings.client_keys)} client keys.")
+    if settings.upstream != "emulator" and (settings.proxies.http or settings.proxies.https):
+        lines.append("Requests go out through a proxy.")
+    return lines

@@ -3,38 +3,58 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
 
 from chat_api.azure_url import ENDPOINT_FORM
 from chat_api.headers import is_loopback
 from chat_api.setting_values import Settings
 from chat_api.settings_table import TABLE
 
+RESERVED = frozenset({"/v1", "/v1/gpt", "/health", "/healthz"})  # the paths that are ours
 _UPSTREAM_SETTINGS = ("ENDPOINT", "CONFIG_FILE", "UPSTREAM", "OPENAI_BASE_URL")
 
 
-def warnings_of(settings: Settings, unknown_names: list[str]) -> tuple[str, ...]:
-    """What is worth saying at the start, though it stops nothing."""
+def misspellings(unknown_names: list[str]) -> list[str]:
+    """A warning for each name in the file that is nearly that of a setting, here or in another gateway."""
     warnings = []
-    by_lower_case = {row.name.lower(): row.name for row in TABLE}
+    by_lower_case = {name.lower(): name for row in TABLE for name in (row.name, *row.aliases)}
     for name in unknown_names:
         if close := get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.8):
             meant = by_lower_case[close[0]]
             warnings.append(f"{name} in the .env file is not a setting; did you mean {meant}?")
+    return warnings
+
+
+def warnings_of(settings: Settings, values: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, ...]:
+    """What is worth saying at the start, though it stops nothing."""
+    warnings = []
+    for name, value in (("HOST", settings.host), ("HTTP_PORT", settings.http_port)):
+        if values["LISTEN"] and name in names and values[name] != value:
+            warnings.append(f"{name} is not used: {names['LISTEN']} says where to listen")
+    if values["OPENAI_BASE_URL"] and settings.upstream != "openai" and not settings.openai:
+        who = "Azure" if settings.upstream == "azure" else "the built-in emulator"
+        warnings.append(
+            f"OPENAI_BASE_URL is not used: {who} answers at /v1; set UPSTREAM=openai, or an OPENAI_ROUTE_PREFIX"
+        )
     endpoint = settings.endpoint
     if settings.upstream == "emulator" and (settings.key or settings.deployment_name):
         name = "KEY" if settings.key else "DEPLOYMENT_NAME"
         warnings.append(f"{name} is set but ENDPOINT is not: the built-in emulator answers, not Azure")
     if endpoint and endpoint.base_url.startswith("http://") and not is_loopback(endpoint.host_name):
         warnings.append("ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://")
-    if settings.upstream == "azure" and not settings.deployment_name:
+    names_models = settings.model_mapper or settings.config.deployments
+    if settings.upstream == "azure" and not settings.deployment_name and not names_models:
         warnings.append("DEPLOYMENT_NAME is not set; every request has to name its model")
     if settings.allow_anonymous and settings.lends_key and not is_loopback(settings.host):
         warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
     return tuple(warnings)
 
 
-def conflicts_of(settings: Settings, values: Mapping[str, Any], *, host_given: bool) -> list[tuple[set[str], str]]:
-    """Problems between settings that are each valid: `(the settings involved, the problem)`."""
+def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[set[str], str]]:
+    """Problems between settings that are each valid: `(the settings involved, the problem)`.
+
+    `names` has the name that was used for each setting that was given.
+    """
     problems: list[tuple[set[str], str]] = []
     if values["ENABLE_SSL"]:
         problems += [
@@ -43,14 +63,15 @@ def conflicts_of(settings: Settings, values: Mapping[str, Any], *, host_given: b
             if values[name] is None
         ]
     if settings.guards_loopback and not is_loopback(settings.host or ""):
-        name = "LISTEN" if values["LISTEN"] else "HOST"
-        implied = "" if host_given or values["LISTEN"] else " (what this file's other settings imply)"
+        name = names.get("LISTEN" if values["LISTEN"] else "HOST", "HOST")
+        implied = "" if name != "HOST" or "HOST" in names else " (what this file's other settings imply)"
         text = (
             f'{name} is "{settings.host}"{implied}, so the network could use the server\'s key without a key of its '
             "own; it takes 127.0.0.1, or set CLIENT_KEYS to ask callers for one, or ALLOW_ANONYMOUS=true to insist"
         )
         involved = {"ALLOW_ANONYMOUS", "CLIENT_KEYS", *_UPSTREAM_SETTINGS, "KEY", "OPENAI_API_KEY"}
         problems.append(({"LISTEN", "HOST", *involved}, text))
+    problems += _loops(settings, names)
     unpaired = False
     for urls, prefixes in (("OPENAI_BASE_URL", "OPENAI_ROUTE_PREFIX"), ("EXTRA_BASE_URL", "EXTRA_ROUTE_PREFIX")):
         count, expected = len(values[prefixes] or ()), len(values[urls] or ())
@@ -76,10 +97,24 @@ def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:
     if at_root:
         text = 'EXTRA_ROUTE_PREFIX is "/", which the main upstream has; it takes a path prefix such as /localai'
         problems.append(({"EXTRA_ROUTE_PREFIX"}, text))
-    if settings.upstream != "openai" and any(not server.prefix for server in settings.openai):
-        text = (
-            "OPENAI_BASE_URL is set, but Azure answers at /v1 (ENDPOINT, or UPSTREAM=azure); one of them can: "
-            "set UPSTREAM=openai, or an OPENAI_ROUTE_PREFIX"
-        )
-        problems.append(({*_UPSTREAM_SETTINGS, "OPENAI_ROUTE_PREFIX"}, text))
+    for prefix in {*prefixes} & RESERVED:
+        text = f'the path prefix "{prefix}" is this server\'s own; it takes another one'
+        problems.append(({"OPENAI_ROUTE_PREFIX", "EXTRA_ROUTE_PREFIX"}, text))
+    return problems
+
+
+def _loops(settings: Settings, names: Mapping[str, str]) -> list[tuple[set[str], str]]:
+    """A gateway whose upstream is itself: one call would become as many as there are connections."""
+    urls = {"CONFIG_FILE": [row.endpoint.base_url for row in settings.config.deployments if row.endpoint]}
+    urls["ENDPOINT"] = [settings.endpoint.base_url] if settings.endpoint else []
+    urls["OPENAI_BASE_URL"] = [server.root for server in settings.openai]
+    urls["EXTRA_BASE_URL"] = [server.root for server in settings.extra]
+    problems: list[tuple[set[str], str]] = []
+    for setting, roots in urls.items():
+        for url in map(urlsplit, roots):
+            here = is_loopback(url.hostname or "") or url.hostname == settings.host
+            if here and url.port == settings.port != 0:
+                name = names.get(setting, setting)
+                text = f"{name} is this server itself, at port {settings.port}; it takes another one's URL"
+                problems.append(({setting, "LISTEN", "HTTP_PORT", "HTTPS_PORT"}, text))
     return problems

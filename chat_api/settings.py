@@ -16,7 +16,7 @@ from chat_api import dropin
 from chat_api.azure_url import DEFAULT_API_VERSION, Endpoint
 from chat_api.config_file import Config, read_config
 from chat_api.environment import SETTING_OF, Environment
-from chat_api.setting_checks import conflicts_of, warnings_of
+from chat_api.setting_checks import conflicts_of, misspellings, warnings_of
 from chat_api.setting_parsers import PARSERS, reason_for
 from chat_api.setting_values import Server, Settings
 from chat_api.settings_table import CALLERS, DEFAULTS, LIMITS, MODELS, PROXY_FORM, SERVER
@@ -61,30 +61,48 @@ def load(
     if values["LISTEN"] and "HTTP_PORT" in (overrides or {}):
         values["LISTEN"] = (values["LISTEN"][0], values["HTTP_PORT"])
     bad = {SETTING_OF.get(name, name) for name in (problem.partition(" ")[0] for problem in problems)}
-    path = values["CONFIG_FILE"] or _config_beside(env_file, values["ENDPOINT"])
     config = Config()
-    try:
-        config = read_config(path) if path and "CONFIG_FILE" not in bad else config
-    except (ValueError, OSError) as error:
-        problems.append(f"CONFIG_FILE is {path}: {error}")
-        bad.add("CONFIG_FILE")
+    if "CONFIG_FILE" not in bad:
+        try:
+            config = _read_config(values, env_file)
+        except (ValueError, OSError) as error:
+            problems.append(f"CONFIG_FILE is {error}")
+            bad.add("CONFIG_FILE")
     proxies, unusable = _proxies(values, given.given)
     problems += unusable
     if config.listens_everywhere and not given.has("HOST") and "HOST" not in bad:
         values["HOST"] = "0.0.0.0"  # noqa: S104 - as there; who could then use a key is checked
     settings = _settled(values, config, proxies, given.implied_upstream)
-    conflicts = conflicts_of(settings, values, host_given=given.has("HOST"))
-    problems += [text for names, text in conflicts if bad.isdisjoint(names)]
+    names = given.names_used()
+    problems += [text for involved, text in conflicts_of(settings, values, names) if bad.isdisjoint(involved)]
+    misspelled = misspellings(given.unknown_names())
     if problems:
-        raise SettingsError(problems, env_file)
-    warnings = (*warnings_of(settings, given.unknown_names()), *dropin.unbuilt(given.given))
-    return replace(settings, warnings=warnings)
+        raise SettingsError([*problems, *misspelled], env_file)
+    return replace(
+        settings, warnings=(*misspelled, *warnings_of(settings, values, names), *dropin.unbuilt(given.given))
+    )
 
 
-def _config_beside(env_file: Path, endpoint: Endpoint | None) -> Path | None:
-    """`config.yaml` beside `.env` counts where no ENDPOINT is set."""
-    path = env_file.with_name("config.yaml")
-    return path if endpoint is None and path.is_file() else None
+def _read_config(values: dict[str, Any], env_file: Path) -> Config:
+    """The config file that is named, or `config.yaml` beside `.env` where no ENDPOINT is set.
+
+    Raises:
+        ValueError: it cannot be used; the message begins with its path.
+        OSError: it cannot be read.
+    """
+    named: Path | None = values["CONFIG_FILE"]
+    path = named or env_file.with_name("config.yaml")
+    values["CONFIG_FILE"] = None
+    if not named and (values["ENDPOINT"] or not path.is_file()):
+        return Config()
+    try:
+        config = read_config(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if named and not config.deployments:
+        raise ValueError(f"{path}: it has no deployments; config.example.yaml shows some")
+    values["CONFIG_FILE"] = path
+    return config
 
 
 def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implied_upstream: str | None) -> Settings:
@@ -94,7 +112,9 @@ def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implie
     upstream = values["UPSTREAM"] or _upstream(values, config) or implied_upstream or "emulator"
     if upstream == "azure" and not (endpoint or config.deployments):
         upstream = "emulator"
-    if upstream == "openai" and not servers:
+    if upstream != "openai":  # which may be in the environment for another program's sake
+        servers = tuple(server for server in servers if server.prefix)
+    elif not servers:
         servers = _servers((OPENAI,), values["OPENAI_ROUTE_PREFIX"], values["OPENAI_API_KEY"])
     plain = {row.name.lower(): values[row.name] for row in (*SERVER, *CALLERS, *MODELS, *LIMITS)}
     listen = plain.pop("listen")

@@ -115,6 +115,10 @@ class Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+def _is_error(kind: str | None, error: msgspec.Raw) -> bool:
+    return kind == "error" or bytes(error) not in (b"", b"null", b"false", b"{}", b'""')
+
+
 class Chunk(msgspec.Struct):
     """The parts of a chat chunk that decide something; everything else is left alone."""
 
@@ -125,7 +129,7 @@ class Chunk(msgspec.Struct):
     @property
     def is_error(self) -> bool:
         """Whether the chunk is an error event: `error` is there and says something, or it is called so."""
-        return self.type == "error" or bytes(self.error) not in (b"", b"null", b"false", b"{}", b'""')
+        return _is_error(self.type, self.error)
 
     @property
     def is_decisive(self) -> bool:
@@ -139,6 +143,27 @@ class Chunk(msgspec.Struct):
         return self.type != "response.failed" if self.choices is None else bool(self.choices)
 
 
+class ChoiceOutline(msgspec.Struct):
+    """Of a choice only whether it has ended: what it says may have any shape."""
+
+    index: int | None = None
+    finish_reason: str | None = None
+
+
+class Outline(msgspec.Struct):
+    """Of a chunk, only what tells how a stream ends."""
+
+    choices: list[ChoiceOutline] | None = None
+    error: msgspec.Raw = msgspec.Raw()
+    type: str | None = None
+
+    @property
+    def is_error(self) -> bool:
+        """As of a chunk."""
+        return _is_error(self.type, self.error)
+
+
+_decode_outline = msgspec.json.Decoder(Outline).decode
 _decode_chunk = msgspec.json.Decoder(Chunk).decode
 
 
@@ -146,6 +171,14 @@ def read_chunk(data: bytes) -> Chunk | None:
     """The chunk in an event's data; None where it is not one (`[DONE]`, another kind of JSON, no JSON)."""
     try:
         return _decode_chunk(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def read_outline(data: bytes) -> Outline | None:
+    """The outline of a chunk in an event's data; None where there is none."""
+    try:
+        return _decode_outline(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
 

@@ -34,7 +34,7 @@ def upstream_request(
     if (name := model_for_body(call, deployment)) is not None:
         body = with_model(body, name) if isinstance(body, bytes) else body.with_model(name)
     headers = (*_headers(call), *_framing(call, body), credential)
-    return UpstreamRequest(call.method, url(call, deployment), headers, body), applied
+    return UpstreamRequest(call.method, url(call, deployment), headers, body, deployment.url_setting), applied
 
 
 def url(call: Call, deployment: Deployment) -> str:

@@ -43,6 +43,16 @@ class Deployment:
     kind: str = "azure"  # or "openai"
 
     @property
+    def url_setting(self) -> str:
+        """The setting that has its URL, unless the config file does."""
+        return "ENDPOINT" if self.kind == "azure" else "OPENAI_BASE_URL"
+
+    @property
+    def key_setting(self) -> str:
+        """The setting that has its key, unless the config file does."""
+        return "KEY" if self.kind == "azure" else "OPENAI_API_KEY"
+
+    @property
     def host(self) -> str:
         """Host and port, as people name the resource in messages."""
         return self.base_url.partition("://")[2].partition("/")[0]
@@ -115,6 +125,7 @@ class UpstreamRequest:
     url: str
     headers: Headers = field(repr=False)  # they carry the credential
     body: bytes | Body = field(repr=False)
+    setting: str = "ENDPOINT"  # what a person would look at if nobody answers there
 
 
 class ByteStream(Protocol):

@@ -24,6 +24,15 @@ KEEPALIVE_SECONDS = 60.0
 _JWT = re.compile(rb"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
+def trust_store() -> ssl.SSLContext:
+    """What verifies upstream certificates: the system's authorities, or those in SSL_CERT_FILE.
+
+    Raises:
+        OSError: SSL_CERT_FILE cannot be read, or holds no certificate.
+    """
+    return httpx.create_ssl_context()
+
+
 def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
     """The header that authenticates `call` upstream: the server's key if it has one, else the caller's own.
 
@@ -34,7 +43,8 @@ def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
     if key is not None and not is_value(key.reveal().encode("utf-8")):
         raise AuthError("the key that was presented holds a character that no key has", code="invalid_credential")
     if key is None:
-        message = "no key: send yours as an api-key header or as Authorization: Bearer, or set KEY on the server"
+        where = deployment.key_setting
+        message = f"no key: send yours as an api-key header or as Authorization: Bearer, or set {where} on the server"
         raise AuthError(message)
     text = key.reveal().encode()
     if deployment.kind == "openai":
@@ -80,7 +90,7 @@ class HttpxTransport:
         self._settings = settings
         self._proxy = urlsplit(proxy.reveal()).netloc.rpartition("@")[2] if proxy else None
         self._pool = httpx.AsyncHTTPTransport(
-            verify=verify or httpx.create_ssl_context(),
+            verify=verify or trust_store(),
             proxy=httpx.Proxy(proxy.reveal()) if proxy else None,
             limits=httpx.Limits(
                 max_connections=MAX_CONNECTIONS,
@@ -91,7 +101,7 @@ class HttpxTransport:
 
     async def send(self, request: UpstreamRequest) -> HttpxResponse:
         """Send the request and return once the response's head has arrived."""
-        seam = _Seam(request.url, self._settings, self._proxy)
+        seam = _Seam(request, self._settings, self._proxy)
         times: dict[str, float | None] = {
             "pool": self._settings.connect_timeout,
             "connect": self._settings.connect_timeout,
@@ -108,7 +118,8 @@ class HttpxTransport:
             )
             response = await self._pool.handle_async_request(outgoing)
         except httpx.InvalidURL as error:
-            raise UpstreamError(f"no request can be sent there: {error}; check ENDPOINT and model") from error
+            message = f"no request can be sent there: {error}; check {request.setting} and model"
+            raise UpstreamError(message) from error
         except httpx.TransportError as error:
             raise seam.before_head(error) from error
         # The pool reads this same dict again when the body is first asked for: test_upstream guards that.
@@ -123,8 +134,9 @@ class HttpxTransport:
 class _Seam:
     """Makes httpx's exceptions ours, in words that name the host and the setting."""
 
-    def __init__(self, url: str, settings: Settings, proxy: str | None) -> None:
-        self._url = url
+    def __init__(self, request: UpstreamRequest, settings: Settings, proxy: str | None) -> None:
+        self._url = request.url
+        self._setting = request.setting
         self._settings = settings
         self._proxy = proxy
 
@@ -149,14 +161,15 @@ class _Seam:
                 seconds = settings.idle_timeout
                 return UpstreamTimeout(f"{host} took nothing of the request for IDLE_TIMEOUT ({seconds:g} s)")
             case httpx.ProxyError() | httpx.ConnectError() if self._proxy:
-                message = f"the proxy {self._proxy} does not connect to {host}: {_reason(error)}; check UPSTREAM_PROXY"
+                message = f"the proxy {self._proxy} does not connect to {host}: {_reason(error)}"
+                message += "; check UPSTREAM_PROXY or HTTPS_PROXY"
                 return UpstreamError(message, code="proxy_failed")
             case httpx.ConnectError():
                 reason = _reason(error)
-                message = f"cannot reach {host}: {reason}; {_advice(reason)}"
+                message = f"cannot reach {host}: {reason}; {_advice(reason, self._setting)}"
                 return UpstreamError(message, code="upstream_unreachable")
             case httpx.RemoteProtocolError() if "disconnected" not in str(error):
-                return UpstreamError(f"{host} does not speak HTTP; check ENDPOINT", code="upstream_not_http")
+                return UpstreamError(f"{host} does not speak HTTP; check {self._setting}", code="upstream_not_http")
             case httpx.RemoteProtocolError():
                 return UpstreamError(f"{host} closed the connection without answering", code="upstream_closed")
             case _:
@@ -172,12 +185,12 @@ class _Seam:
         return UpstreamError(message, code="answer_cut_short")
 
 
-def _advice(reason: str) -> str:
+def _advice(reason: str, setting: str) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in reason:
         return "if you trust its authority, name that in SSL_CERT_FILE"
     if "WRONG_VERSION_NUMBER" in reason:
-        return "it speaks no TLS there; check whether ENDPOINT is http:// and its port"
-    return "check ENDPOINT and the network"
+        return f"it speaks no TLS there; check whether {setting} is http:// and its port"
+    return f"check {setting} and the network"
 
 
 def _reason(error: Exception) -> str:

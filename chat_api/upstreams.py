@@ -1,6 +1,7 @@
 """The tables of all upstreams that the settings name, by the path prefix that leads to each. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from chat_api.azure_url import server_version
 from chat_api.models import Models
@@ -46,17 +47,24 @@ def _default(settings: Settings) -> Deployment:
     row = rows[0]
     base_url = row.endpoint.base_url if row.endpoint else ""
     version = server_version(base_url) if row.kind == "openai" else row.api_version or settings.api_version
-    return Deployment(name, base_url, version, row.key or settings.key, row.kind)
+    # KEY is a key of Azure's: no other server ever gets it.
+    return Deployment(name, base_url, version, row.key or (settings.key if row.kind == "azure" else None), row.kind)
 
 
 def _configured(settings: Settings, default: Deployment) -> list[tuple[str, Deployment]]:
     """The `(model, deployment)` pairs of the file; what an entry leaves out is the default deployment's."""
     pairs = []
     for row in settings.config.deployments:
-        base_url = row.endpoint.base_url if row.endpoint else default.base_url
-        key = row.key or (default.key if base_url == default.base_url else None)
-        version = server_version(base_url) if row.kind == "openai" else row.api_version or settings.api_version
-        deployment = Deployment(row.name, base_url, version, key, row.kind)
+        if row.endpoint is None:
+            place = replace(default, name=row.name, api_version=row.api_version or default.api_version)
+            deployment = replace(place, key=row.key or default.key)
+        else:
+            base_url = row.endpoint.base_url
+            is_default = (base_url, row.kind) == (default.base_url, default.kind)
+            version = server_version(base_url) if row.kind == "openai" else row.api_version or settings.api_version
+            deployment = Deployment(
+                row.name, base_url, version, row.key or (default.key if is_default else None), row.kind
+            )
         pairs += [(model, deployment) for model in row.models]
     return pairs
 

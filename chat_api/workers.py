@@ -1,5 +1,6 @@
 """Several processes that serve one listening socket, and the one that starts, watches and stops them."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -78,6 +79,9 @@ class Workers:
             os._exit(code)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
+        # A second SIGINT cuts what is in flight. At a terminal the workers get the first one themselves as well.
+        sent = signal.SIGINT if self._stopping and number == signal.SIGINT else signal.SIGTERM
         self._stopping = True
-        for pid in self._started:
-            os.kill(pid, signal.SIGTERM)
+        for pid in list(self._started):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sent)

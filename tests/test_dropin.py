@@ -17,7 +17,6 @@ from tests.processes import ROOT
 PAGE = (ROOT / "docs" / "migrating.md").read_text()
 ROWS = re.findall(r"^\| `(\w+)` \| (.+?) \| .*\|$", PAGE, re.MULTILINE)
 EAST = "https://east.openai.azure.com"
-NO_DEPLOYMENT = "DEPLOYMENT_NAME is not set; every request has to name its model"
 
 Start = Callable[..., Settings]
 
@@ -143,7 +142,7 @@ def test_stulzq_environment(start: Start) -> None:
     assert (settings.host, settings.port, settings.cors_origins) == ("0.0.0.0", 8080, ("*",))
     assert served(settings, "gpt-3.5-turbo") == [(EAST, "gpt-35-turbo", "2024-02-01", None)]
     assert served(settings, "gpt-4") == [(EAST, "gpt-4", "2024-02-01", None)]
-    assert settings.warnings == (NO_DEPLOYMENT,)
+    assert settings.warnings == ()
 
 
 def test_stulzq_with_a_key_of_its_own(start: Start) -> None:
@@ -246,7 +245,7 @@ def test_diemus_defaults(start: Start, environ: dict[str, str], mapper: tuple[tu
 def test_diemus_token(start: Start) -> None:
     """Its token is the server's key, which is not offered to the network unasked."""
     keyed = {**DIEMUS, "AZURE_OPENAI_TOKEN": "k"}
-    assert_asks_for_a_decision(lambda: start("", keyed), "LISTEN")
+    assert_asks_for_a_decision(lambda: start("", keyed), "AZURE_OPENAI_PROXY_ADDRESS")
 
     settings = start("", {**keyed, "AZURE_OPENAI_PROXY_ADDRESS": "127.0.0.1:8081"})
     assert served(settings, "gpt-4")[0][3] == Secret("k")
@@ -366,8 +365,8 @@ def test_openai_forward_without_callers_keys(start: Start) -> None:
         pytest.param("OPENAI_ROUTE_PREFIX=/", "https://api.openai.com", "", id="root"),
         pytest.param("ROUTE_PREFIX=openai/\nLOG_CHAT=false", "https://api.openai.com", "/openai", id="early-version"),
         pytest.param(
-            "OPENAI_BASE_URL=http://localhost:8080/\nOPENAI_ROUTE_PREFIX=\nFORWARD_KEY=",
-            "http://localhost:8080",
+            "OPENAI_BASE_URL=http://localhost:8081/\nOPENAI_ROUTE_PREFIX=\nFORWARD_KEY=",
+            "http://localhost:8081",
             "",
             id="other-server",
         ),

@@ -335,7 +335,8 @@ HINTS = [
     ),
     pytest.param(
         refusal("m", status=404, code="404"),
-        'r.openai.azure.com knows no such path or version; check ENDPOINT and API_VERSION, which is "2024-10-21"',
+        "r.openai.azure.com knows no such path or version; "
+        'check the path, ENDPOINT and API_VERSION, which is "2024-10-21"',
         id="path",
     ),
 ]

@@ -497,3 +497,206 @@ def test_wait_of_a_day_is_capped_and_told(server: Gateway) -> None:
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
     assert answer.headers["x-should-retry"] == "false"
     assert "86400" in answer.json()["error"]["message"]
+
+
+def test_download_that_breaks_off_is_cut() -> None:
+    """Bytes that end before their length do not look complete: the connection is cut as well."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: 1000\r\n\r\n" + b"x" * 500)
+        await writer.drain()
+        writer.close()
+
+    with listening(answer) as port, gateway(ENDPOINT=f"http://127.0.0.1:{port}") as server:
+        got = b""
+        with server.client.stream("GET", "/v1/files/f/content") as response:
+            parts = response.iter_raw()
+            with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012 - after how many parts is the network's affair
+                while True:
+                    got += next(parts)
+
+    assert response.status_code == 200
+    assert response.headers["content-length"] == "1000"
+    assert got == b"x" * 500
+
+
+def test_error_after_the_first_comment_keeps_its_words() -> None:
+    """An error whose body has OpenAI's shape is the stream's last event, once it is too late for a status."""
+    error = b'{"error":{"message":"canary message","type":"t","param":"p","code":"c"}}'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.3)
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(error)
+        writer.write(head + error)
+        await writer.drain()
+        writer.close()
+
+    with listening(answer) as port, gateway(ENDPOINT=f"http://127.0.0.1:{port}", PING_INTERVAL="0.1") as server:
+        text = ""
+        asked = server.client.stream("POST", CHAT, json={**HELLO, "stream": True})
+        with asked as response, contextlib.suppress(httpx.RemoteProtocolError):
+            for part in response.iter_text():
+                text += part
+
+    assert response.status_code == 200
+    assert json.loads(text.rpartition("data: ")[2]) == json.loads(error)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_form_that_is_too_large_is_refused(chunked: bool) -> None:
+    """A form above MAX_UPLOAD_BYTES is 413, by its length or as it comes, and nothing of it goes upstream."""
+    body, headers = form(('content-disposition: form-data; name="file"; filename="a"', b"x" * 20_000))
+    content: Any = (body[at : at + 1000] for at in range(0, len(body), 1000)) if chunked else body
+    with gateway(MAX_UPLOAD_BYTES="10000") as server:
+        answer = server.client.post("/v1/audio/transcriptions", content=content, headers=headers)
+        assert not server.emulator.requests
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert "MAX_UPLOAD_BYTES" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/audio/transcriptions"])
+def test_client_that_leaves_within_its_upload(server: Gateway, path: str) -> None:
+    """An upload whose client leaves half-way is let go of, whether it was on its way upstream or not."""
+    before = len(server.emulator.requests)
+    with socket.create_connection(("127.0.0.1", server.port)) as sock:
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=x\r\n"
+        sock.sendall(head.encode() + b"content-length: 100000\r\n\r\n--x\r\n" + b"y" * 50_000)
+        if path == "/v1/files":
+            assert eventually(lambda: server.emulator.open_calls == 1)
+
+    assert eventually(lambda: server.emulator.open_calls == 0)
+    assert len(server.emulator.requests) == before
+    assert server.chat(prompt="hello").status_code == 200
+
+
+def test_trailers_are_no_headers_and_have_an_end(server: Gateway) -> None:
+    """What follows a chunked body changes nothing of the request, and is refused when it does not end."""
+    body = json.dumps(HELLO).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    chunks = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(body), body)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+        sock.sendall(head + chunks + b"x-ms-injected: yes\r\ncontent-type: text/evil\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+    sent = dict(arrived(server).headers)
+    assert b"x-ms-injected" not in sent
+    assert sent[b"content-type"] == b"application/json"
+
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock, contextlib.suppress(OSError):
+        sock.sendall(head + chunks)
+        for _ in range(200):
+            sock.sendall(b"x: " + b"y" * 1000 + b"\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
+def test_operation_has_one_spelling(server: Gateway) -> None:
+    """A path that is quoted without need means the same, its rules included."""
+    body = {**HELLO, "model": "fault-no-done", "stream": True}
+    with server.client.stream("POST", "/v1/%63hat/%63ompletions", json=body) as answer:
+        text = ""
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            for part in answer.iter_text():
+                text += part
+
+    assert json.loads(text.rstrip().rpartition("data: ")[2])["error"]["code"] == "answer_cut_short"
+
+
+def test_quoted_query_names_are_ours_as_well(server: Gateway) -> None:
+    """However it is spelled, the api-version is not the caller's to say."""
+    assert server.client.post(f"{CHAT}?api%2Dversion=1&API-KEY=x&a=b", json=HELLO).status_code == 200
+
+    assert arrived(server).target.endswith("?a=b&api-version=2024-10-21")
+
+
+def test_answer_that_is_no_stream_after_a_comment() -> None:
+    """Bytes that come where events were promised do not end as if they had: the stream ends with an error."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.3)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: 3\r\n\r\nmp3")
+        await writer.drain()
+        writer.close()
+
+    with listening(answer) as port, gateway(ENDPOINT=f"http://127.0.0.1:{port}", PING_INTERVAL="0.1") as server:
+        text = ""
+        asked = server.client.stream("POST", "/v1/audio/speech", json={"model": "tts-1", "stream": True})
+        with asked as response, pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012
+            for part in response.iter_text():
+                text += part
+
+    assert json.loads(text.rpartition("data: ")[2])["error"]["code"] == "not_an_answer"
+
+
+def test_first_event_may_be_large() -> None:
+    """A picture that comes as the first event of a stream is no reason to refuse it."""
+    event = b'event: image_generation.partial_image\ndata: {"b64_json":"' + b"A" * 2_000_000 + b'"}\n\n'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + event)
+        await writer.drain()
+        writer.close()
+
+    with listening(answer) as port, gateway(ENDPOINT=f"http://127.0.0.1:{port}") as server:
+        got = server.client.post("/v1/images/generations", json={"model": "gpt-image-1", "prompt": "x", "stream": True})
+
+    assert got.status_code == 200
+    assert got.content == event
+
+
+def test_unreadable_coding_of_an_error_keeps_its_status() -> None:
+    """A refusal whose body cannot be opened is still a refusal of its status, with its headers."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = (
+            b"HTTP/1.1 429 Too Many Requests\r\ncontent-encoding: br\r\nretry-after: 7\r\ncontent-length: 3\r\n\r\nabc"
+        )
+        writer.write(head)
+        await writer.drain()
+        writer.close()
+
+    with listening(answer) as port, gateway(ENDPOINT=f"http://127.0.0.1:{port}") as server:
+        got = server.client.post(CHAT, json=HELLO)
+
+    assert (got.status_code, got.headers["retry-after"]) == (429, "7")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/chat/completions", "/v1/chat/completions"),
+        ("//v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/openai/deployments/d/chat/completions", "/openai/deployments/d/chat/completions"),
+        ("/models", "/v1/models"),
+    ],
+)
+def test_base_url_that_is_nearly_right(server: Gateway, path: str, meant: str) -> None:
+    """The commonest mistake, a base URL without its `/v1` or with two, is told with what was meant."""
+    answer = server.client.post(f"http://127.0.0.1:{server.port}{path}", json=HELLO)
+
+    assert answer.status_code == 404
+    assert f"id you mean {meant}?" in answer.json()["error"]["message"]
+
+
+def test_files_stay_with_one_key() -> None:
+    """What belongs to no model always goes to the first key: another account would not know it."""
+    with openai_upstream(OPENAI_API_KEY="sk-1,sk-2") as (server, received):
+        for _ in range(3):
+            server.client.get("/v1/files/f")
+
+    assert all(b"bearer sk-1" in request.lower() for request in received)
+    assert len(received) == 3
+
+
+def test_log_names_who_answered(server: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    """The access line ends with deployment and host; a refusal's line has the id that the client was given."""
+    caplog.set_level("INFO", "chat_api")
+    refused = server.client.post(CHAT, json={**HELLO, "model": "fault-429"})
+
+    assert "fault-429@127.0.0.1:" in caplog.text
+    assert refused.headers["x-request-id"] in caplog.text

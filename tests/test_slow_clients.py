@@ -138,7 +138,52 @@ def test_waiting_for_the_upstream_is_not_the_clients_silence(server: Gateway) ->
     assert answer.status_code == 200
 
 
-def test_2000_idle_connections_disturb_nobody(server: Gateway) -> None:
+def test_connection_that_says_nothing_is_closed(server: Gateway) -> None:
+    """A client that connects and sends no head at all is let go of as well."""
+    with connected(server) as sock:
+        assert everything(sock) == b""
+
+
+def test_pipelined_request_does_not_cut_the_answer_in_flight(server: Gateway) -> None:
+    """The rest of a second request is not waited for: the first answer takes its time and arrives whole."""
+    body = json.dumps({"model": "fault-slow", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    with connected(server) as sock:
+        sock.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body + HEAD)
+        answer = everything(sock)
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"}")
+
+
+def test_body_that_ends_after_its_answer_leaves_an_idle_connection() -> None:
+    """A connection whose request was answered before it was complete is idle then, and closed like any other."""
+    with gateway() as server, connected(server) as sock:
+        sock.sendall(b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n12345")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
+        sock.sendall(b"67890")
+        sock.sendall(WHOLE)
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_slow_reader_is_not_taken_for_one_that_stalls(server: Gateway) -> None:
+    """A client that reads slowly but steadily gets all of a long answer."""
+    prompt = "word " * 200_000
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": prompt}]}).encode()
+    with connected(server, receive_buffer=65536) as sock:
+        sock.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += sock.recv(1000)
+        length = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+        received = len(answer.partition(b"\r\n\r\n")[2])
+        while received < length:
+            received += len(sock.recv(65536) or pytest.fail("it was cut"))
+            time.sleep(LIMIT / 8)
+
+    assert received == length
+
+
+def test_2000_idle_connections_disturb_nobody() -> None:
     """With 2,000 connections that say nothing, a call is answered as ever; and they are still there."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 8192:
@@ -146,13 +191,14 @@ def test_2000_idle_connections_disturb_nobody(server: Gateway) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 8192), hard))
     idle = []
     try:
-        for _ in range(2000):
-            sock = socket.create_connection(("127.0.0.1", server.port))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            idle.append(sock)
-        statuses = [server.chat(prompt="hello").status_code for _ in range(20)]
-        idle[0].sendall(WHOLE)
-        answer = idle[0].recv(65536)
+        with gateway() as server:
+            for _ in range(2000):
+                sock = socket.create_connection(("127.0.0.1", server.port))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                idle.append(sock)
+            statuses = [server.chat(prompt="hello").status_code for _ in range(20)]
+            idle[0].sendall(WHOLE)
+            answer = idle[0].recv(65536)
     finally:
         for sock in idle:
             sock.close()

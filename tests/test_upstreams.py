@@ -181,3 +181,27 @@ def test_what_the_file_leaves_out(tmp_path: Path, row: str, expected: Deployment
     (tmp_path / "c.yaml").write_text(f"deployments: [{row}]")
     environ = {"ENDPOINT": AZURE, "KEY": "k", "CONFIG_FILE": str(tmp_path / "c.yaml")}
     assert list(upstreams(load(environ, NO_FILE))[MAIN].group("x")) == [expected]
+
+
+def test_key_of_azure_goes_nowhere_else(tmp_path: Path) -> None:
+    """KEY is not lent to an OpenAI-compatible server of the file, whichever entry is the default."""
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "deployments:\n"
+        "- {name: llama, kind: openai, endpoint: 'https://third.example.com/v1'}\n"
+        "- {name: gpt, endpoint: 'https://r.openai.azure.com'}\n"
+    )
+    for name in ("", "llama", "gpt"):
+        given = {"CONFIG_FILE": str(file), "KEY": "canary", "DEPLOYMENT_NAME": name}
+        tables = upstreams(load(given, NO_FILE))
+        for one in tables[MAIN].deployments:
+            assert one.key is None or one.base_url == "https://r.openai.azure.com"
+
+
+def test_entry_without_an_endpoint_is_at_the_default_upstream(tmp_path: Path) -> None:
+    """What an entry leaves out is the default upstream's: its kind, its version and its key, not only its URL."""
+    file = tmp_path / "config.yaml"
+    file.write_text("deployments:\n- {name: big, models: [large]}\n")
+    given = {"CONFIG_FILE": str(file), "UPSTREAM": "openai", "OPENAI_BASE_URL": "https://x.example.com/v1"}
+    (one,) = upstreams(load({**given, "OPENAI_API_KEY": "sk"}, NO_FILE))[MAIN].group("large")
+    assert (one.kind, one.base_url, one.api_version, one.key) == ("openai", "https://x.example.com", "v1", Secret("sk"))

@@ -14,7 +14,7 @@ from chat_api.emulator.answers import encode, invalid
 from chat_api.emulator.error_bodies import BAD_KEY, BAD_TOKEN, NO_DEPLOYMENT, NO_VERSION_ON_V1, NOT_FOUND
 from chat_api.emulator.exchange import Exchange
 from chat_api.emulator.faults import FAULTS
-from chat_api.emulator.records import MAX_BODY_BYTES, Body, Received, Records, read
+from chat_api.emulator.records import MAX_BODY_BYTES, Body, CallerGone, Received, Records, read
 from chat_api.emulator.replies import OPERATIONS
 from chat_api.emulator.resource import DEFAULT_DEPLOYMENT, DEPLOYMENTS, KINDS, Found, Resource
 from chat_api.emulator.responses import Response
@@ -92,8 +92,8 @@ class Emulator:
         self.ports.append(scope["client"][1])
         try:
             await self._answer(scope, receive, send)
-        except asyncio.CancelledError:
-            pass  # the server that runs it is stopping
+        except (asyncio.CancelledError, CallerGone):
+            pass  # the server that runs it is stopping, or nobody is there to be answered
         finally:
             self.open_calls -= 1
 

@@ -40,6 +40,10 @@ class Body:
         return self.size == len(self.data)
 
 
+class CallerGone(Exception):
+    """The caller left before its request was complete."""
+
+
 async def read(scope: Scope, receive: Receive) -> Body:
     """The request's body, read to its end."""
     content_type = dict(scope["headers"]).get(b"content-type", b"")
@@ -47,6 +51,8 @@ async def read(scope: Scope, receive: Receive) -> Body:
     more = True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise CallerGone
         piece = message.get("body", b"")
         more = message.get("more_body", False)
         if body.form is not None:

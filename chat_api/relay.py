@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from chat_api import refusals, translate, upstream
 from chat_api.coding import decoded, is_readable, without_coding
@@ -19,6 +20,7 @@ from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Transpo
 
 MAX_REMEMBERED_DEPLOYMENTS = 1000
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer that is read whole
+MIN_KEY_BYTES = 12  # anything shorter is no key, and may be a word of any message
 MAX_HELD_BYTES = 1024 * 1024  # of JSON that is read before it goes on
 # After [DONE] an upstream's body has only its last chunk mark to come; it comes at once or not at all.
 LAST_CHUNK_SECONDS = 1.0
@@ -47,7 +49,7 @@ class Relay:
             learned = self._learned.get(deployment, ())
             request, applied = translate.upstream_request(call, deployment, credential, learned)
             response = await self._transport.send(request)
-            reply = await _judged(response, call, deployment, applied)
+            reply = _without_key(await _judged(response, call, deployment, applied), credential[1])
             if reply.status != 400 or call.verbatim or not isinstance(reply.body, bytes):
                 return reply
             refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)
@@ -124,6 +126,14 @@ async def _judged(
     except BaseException:
         await response.aclose()
         raise
+
+
+def _without_key(reply: Reply, credential: bytes) -> Reply:
+    """The reply without the key it was asked with: some servers repeat the one that they refuse."""
+    key = credential.removeprefix(b"Bearer ")
+    if reply.status < 400 or len(key) < MIN_KEY_BYTES or not isinstance(reply.body, bytes) or key not in reply.body:
+        return reply
+    return replace(reply, body=reply.body.replace(key, b"***"))
 
 
 def _is_followed(call: Call) -> bool:

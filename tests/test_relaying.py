@@ -700,3 +700,22 @@ def test_log_names_who_answered(server: Gateway, caplog: pytest.LogCaptureFixtur
 
     assert "fault-429@127.0.0.1:" in caplog.text
     assert refused.headers["x-request-id"] in caplog.text
+
+
+def test_key_that_the_upstream_repeats_is_masked(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that quotes the key it refuses gives it away to nobody: not to the caller, not to the log."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        error = b'{"error":{"message":"Incorrect key: %b","type":"t","param":null,"code":"c"}}' % KEY.encode()
+        head = b"HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(error)
+        writer.write(head + error)
+        await writer.drain()
+        writer.close()
+
+    with listening(answer) as port, gateway(ENDPOINT=f"http://127.0.0.1:{port}") as server:
+        answers = [server.client.post(CHAT, json=HELLO), server.chat(prompt="hello")]
+
+    assert [answer.status_code for answer in answers] == [401, 401]
+    assert all("Incorrect key: ***" in answer.text for answer in answers)
+    assert KEY not in "".join([caplog.text, *(answer.text for answer in answers)])

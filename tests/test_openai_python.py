@@ -16,7 +16,7 @@ from langchain_openai import AzureChatOpenAI, ChatOpenAI, OpenAIEmbeddings
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, SecretStr
 
-from tests.servers import Gateway, gateway
+from tests.servers import Gateway, eventually, gateway
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Grüße, 世界"}]
 SAID = 'You said: "Grüße, 世界".'
@@ -205,7 +205,9 @@ ERRORS = {
     "fault-404": openai.NotFoundError,
     "no-such-deployment": openai.NotFoundError,
     "fault-408": openai.APIStatusError,
+    "fault-409": openai.ConflictError,
     "fault-413": openai.APIStatusError,
+    "fault-422": openai.UnprocessableEntityError,
     "fault-429": openai.RateLimitError,
     "fault-500": openai.InternalServerError,
     "fault-503": openai.InternalServerError,
@@ -217,6 +219,14 @@ ERRORS = {
     "fault-error-event": openai.RateLimitError,
     "fault-filter": openai.BadRequestError,
 }
+
+
+def test_client_without_patience(server: Gateway) -> None:
+    """A client whose own timeout passes says so, and the call upstream is let go of."""
+    with plain(server, timeout=0.2) as client, pytest.raises(openai.APITimeoutError):
+        client.chat.completions.create(model="fault-hang", messages=HELLO)
+
+    assert eventually(lambda: server.emulator.open_calls == 0)
 
 
 # A stream that is cut has begun: see the streams that break.

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -719,3 +720,16 @@ def test_key_that_the_upstream_repeats_is_masked(caplog: pytest.LogCaptureFixtur
     assert [answer.status_code for answer in answers] == [401, 401]
     assert all("Incorrect key: ***" in answer.text for answer in answers)
     assert KEY not in "".join([caplog.text, *(answer.text for answer in answers)])
+
+
+def test_further_base_path_of_the_config_file(tmp_path: Path) -> None:
+    """`api_base` of a config file puts OpenAI's API under a path of its own as well, errors in its shape."""
+    file = tmp_path / "config.yaml"
+    file.write_text("api_base: /api/\ndeployments:\n- {name: gpt-4o-mini, models: [small]}\n")
+    with gateway(CONFIG_FILE=str(file)) as server:
+        answer = server.client.post("/api/chat/completions", json={**HELLO, "model": "small"})
+        error = server.client.post("/api/chat/completions", content=b"{")
+        assert arrived(server).target.startswith("/openai/deployments/gpt-4o-mini/chat/completions?")
+
+    assert answer.status_code == 200
+    assert set(error.json()) == {"error"}

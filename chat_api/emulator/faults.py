@@ -106,7 +106,13 @@ FAULTS: dict[str, Fault] = {
     ),
     "fault-404": Fault("404: no such deployment", _error(404, NO_DEPLOYMENT)),
     "fault-408": Fault("408: the model took too long", _error(408, front_end("Timeout", "The operation was timeout."))),
+    "fault-409": Fault(
+        "409: the resource is being changed", _error(409, front_end("Conflict", "Another operation runs."))
+    ),
     "fault-413": Fault("413: the prompt is too long", _error(413, front_end("tokens_limit_reached", "Too large."))),
+    "fault-422": Fault(
+        "422: the body is well formed, but makes no sense", _error(422, front_end("422", "Cannot do that."))
+    ),
     "fault-429": Fault("429 with `retry-after` and `retry-after-ms` of one second", _rate_limit(RETRY)),
     "fault-429-bare": Fault("429 without a retry header", _rate_limit({})),
     "fault-429-day": Fault("429 with a `retry-after` of a day", _rate_limit({"retry-after": "86400"}, 86400)),

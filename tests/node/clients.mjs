@@ -27,6 +27,8 @@ const errors = {
   "fault-401-token": OpenAI.AuthenticationError,
   "fault-403": OpenAI.PermissionDeniedError,
   "fault-404": OpenAI.NotFoundError,
+  "fault-409": OpenAI.ConflictError,
+  "fault-422": OpenAI.UnprocessableEntityError,
   "fault-429-bare": OpenAI.RateLimitError,
   "fault-500": OpenAI.InternalServerError,
   "fault-html": OpenAI.InternalServerError,

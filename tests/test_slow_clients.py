@@ -155,14 +155,18 @@ def test_pipelined_request_does_not_cut_the_answer_in_flight(server: Gateway) ->
     assert answer.endswith(b"}")
 
 
-def test_body_that_ends_after_its_answer_leaves_an_idle_connection() -> None:
+def test_body_that_ends_after_its_answer_leaves_an_idle_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection whose request was answered before it was complete is idle then, and closed like any other."""
+    monkeypatch.setattr("chat_api.protocol.KEEPALIVE_SECONDS", LIMIT)
     with gateway() as server, connected(server) as sock:
         sock.sendall(b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n12345")
-        assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
+        received = b""
+        while not received.endswith(b"}"):
+            received += sock.recv(65536)
         sock.sendall(b"67890")
-        sock.sendall(WHOLE)
-        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+        received += everything(sock)
+
+    assert received.count(b"HTTP/1.1 ") == 1
 
 
 def test_slow_reader_is_not_taken_for_one_that_stalls(server: Gateway) -> None:

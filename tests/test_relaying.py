@@ -585,11 +585,15 @@ def test_trailers_are_no_headers_and_have_an_end(server: Gateway) -> None:
     assert b"x-ms-injected" not in sent
     assert sent[b"content-type"] == b"application/json"
 
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock, contextlib.suppress(OSError):
-        sock.sendall(head + chunks)
-        for _ in range(200):
-            sock.sendall(b"x: " + b"y" * 1000 + b"\r\n")
-        assert sock.recv(65536).startswith(b"HTTP/1.1 400 ")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        try:
+            sock.sendall(head + chunks)
+            for _ in range(200):
+                sock.sendall(b"x: " + b"y" * 1000 + b"\r\n")
+            answer = sock.recv(65536)
+        except ConnectionError:  # it did not read to the end of what was sent
+            return
+    assert answer.startswith(b"HTTP/1.1 400 ")
 
 
 def test_operation_has_one_spelling(server: Gateway) -> None:

@@ -143,12 +143,12 @@ def test_tls_goes_through_the_proxy_end_to_end(http_port: int, socks_port: int, 
         listening = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
         port = listening.sockets[0].getsockname()[1]
         transport = OutboundTransport(settings, verify=trusting)
-        try:
-            async with listening:
+        async with listening:
+            try:
                 response = await transport.send(UpstreamRequest("GET", f"https://localhost:{port}/", (), b""))
                 return b"".join([chunk async for chunk in response.chunks()])
-        finally:
-            await transport.aclose()
+            finally:
+                await transport.aclose()  # before the server, which waits for its connections
 
     through = load({"HTTPS_PROXY": url(scheme, http_port, socks_port)}, NO_FILE)
     wrong = {"HTTPS_PROXY": url(scheme, http_port, socks_port, "wrong")}

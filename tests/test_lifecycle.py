@@ -317,7 +317,7 @@ def test_workers_serve_one_port_and_are_replaced(post: Poster) -> None:
     """`--workers 2` serves with two processes; one that is killed is started anew; SIGTERM ends all, exit code 0."""
     with process(*PYTHON_APP, "--workers", "2", DRAIN_TIMEOUT="5") as server:
         port = int(server.wait_for(LISTENS)[1])
-        assert eventually(lambda: len(workers_of(server.pid)) == 2, 10)
+        server.wait_for(r"(?s)(listens at.*){2}")
         first = workers_of(server.pid)
         os.kill(min(first), signal.SIGKILL)
         assert eventually(lambda: len(workers_of(server.pid) - first) == 1, 10)

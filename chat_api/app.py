@@ -35,6 +35,7 @@ EXPOSED = (
     "retry-after",
     "retry-after-ms",
     "x-chat-api-adapted",
+    "x-chat-api-finish-reason",
     "x-ms-deployment-name",
     "x-ms-region",
     "x-ratelimit-limit-requests",

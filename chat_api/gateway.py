@@ -15,6 +15,7 @@ from chat_api.models import Models
 from chat_api.operations import MODEL_REQUIRED, is_unrouted
 from chat_api.relay import Relay
 from chat_api.types import Call, Deployment, Reply, Secret
+from chat_api.upstream import check_key
 from chat_api.upstreams import MAIN
 
 
@@ -42,6 +43,23 @@ class Gateway:
         deployment = self._deployment(call)
         self.authenticate(call.credential, deployment)
         return await self._relay.exchange(call, deployment)
+
+    def admit(self, credential: Secret | None, route: str = MAIN) -> None:
+        """Refuse, before a body is read, a caller for whom no deployment of the upstream could answer.
+
+        Raises:
+            AuthError: a key is missing, or is none of those that are asked for.
+        """
+        refusal: AuthError | None = None
+        for deployment in self._upstreams[route].deployments:
+            try:
+                self.authenticate(credential, deployment)
+                check_key(deployment.key or credential, deployment)
+                return
+            except AuthError as error:
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     def models(self, route: str = MAIN) -> Models:
         """The table of an upstream."""

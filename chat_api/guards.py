@@ -40,7 +40,10 @@ class RequestTarget:
         if scope["type"] == "http":
             authority = scope.get(AUTHORITY)
             if not scope["path"].startswith("/") and scope["path"] != "*":  # uvicorn's h11 leaves the URL in the path
-                url = urlsplit(scope["raw_path"].decode("latin-1"))
+                try:
+                    url = urlsplit(scope["raw_path"].decode("latin-1"))
+                except ValueError:
+                    raise RequestError("the request target is no URL", code="invalid_path") from None
                 authority = url.netloc
                 scope["raw_path"] = (url.path or "/").encode("latin-1")
                 scope["path"] = unquote(url.path or "/")

@@ -69,7 +69,8 @@ def parse_path(path: str) -> Target:
     names_deployment = segments[0] in ("deployments", "engines") and len(segments) > 2
     for index, segment in enumerate(segments):
         # In `deployments/{name}/…` a quoted slash is one of the name's.
-        _check_segment(segment, path, may_have_slash=names_deployment and index == 1)
+        is_name = index == 1 and (names_deployment or segments[0] == "models")
+        _check_segment(segment, path, may_have_slash=is_name)
     scoped = _PATH_OF_DEPLOYMENT.fullmatch(path)
     if scoped is None:
         return Target(path)
@@ -104,6 +105,11 @@ def _check_segment(segment: str, path: str, *, may_have_slash: bool) -> None:
         better = re.sub("/+", "/", path).strip("/")
         raise UnknownPath(f'the path has an empty segment ("//"); did you mean /v1/{better}?' if better else "no path")
     text = unquote(segment, errors="replace")
-    is_bad = text in (".", "..") or "\\" in text or not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text
+    is_bad = (
+        not {".", ".."}.isdisjoint(text.split("/"))
+        or "\\" in text
+        or not text.isprintable()
+        or "\N{REPLACEMENT CHARACTER}" in text
+    )
     if is_bad or ("/" in text and not may_have_slash):
         raise RequestError(f"{segment[:200]!r} cannot stand in a path", code="invalid_path")

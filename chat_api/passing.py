@@ -123,8 +123,8 @@ class EventPassage:
                 if repair.done or repair.error is not None:
                     break
         except UpstreamError:
-            if not repair.complete:
-                raise  # else only the stream's own end is missing
+            if not repair.ended:
+                raise  # else the end of the answer has come, and only that of the body is missing
         if part := repair.finish():
             yield part
         if repair.error is not None:

@@ -74,7 +74,8 @@ class Protocol(HttpToolsProtocol):
         elif self._phase == BODY and self.flow.read_paused:
             self._since = now  # it is us who do not read
         elif self._phase in _SETTINGS and now - self._since > self._limit():
-            if self._phase in (NEW, IDLE):
+            answered = self._phase == BODY and self.cycle.response_complete
+            if self._phase in (NEW, IDLE) or answered:
                 self.transport.close()
             else:
                 self._refuse(408, _TOO_SLOW[self._phase])
@@ -134,7 +135,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._enter(BODY)
         self._head_bytes = 0
-        if self.url[:4].lower() == b"http":
+        if not self.url.startswith((b"/", b"*")):
             self.scope[AUTHORITY] = urlsplit(self.url.decode("latin-1")).netloc  # type: ignore[literal-required]  # our own
         super().on_headers_complete()
 
@@ -142,6 +143,7 @@ class Protocol(HttpToolsProtocol):
         """The parser has read all it will of a request, which is not all where an upgrade was offered."""
         if not self.parser.should_upgrade():
             self._enter(IDLE if self.cycle.response_complete else ANSWER)
+            self._head_bytes = 0
             super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -103,7 +103,7 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
         status = refusal.status
     headers, wait = bounded(reply.headers, now)
     if wait is None and _is_in_shape(body):
-        return replace(reply, status=status)
+        return replace(reply, status=status, headers=headers)
     refusal = explained(read_refusal(status, headers, body), reply.deployment, call)
     if wait is not None and f"{wait:.0f}" not in refusal.message:
         refusal.message += f" It asks to wait {wait:.0f} seconds."

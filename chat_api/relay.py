@@ -131,7 +131,7 @@ async def _judged(
 def _without_key(reply: Reply, credential: bytes) -> Reply:
     """The reply without the key it was asked with: some servers repeat the one that they refuse."""
     key = credential.removeprefix(b"Bearer ")
-    if reply.status < 400 or len(key) < MIN_KEY_BYTES or not isinstance(reply.body, bytes) or key not in reply.body:
+    if len(key) < MIN_KEY_BYTES or not isinstance(reply.body, bytes) or key not in reply.body:
         return reply
     return replace(reply, body=reply.body.replace(key, b"***"))
 

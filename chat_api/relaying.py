@@ -77,6 +77,8 @@ class RelayedApi:
     async def _relay(
         self, scope: Scope, receive: Receive, send: Send, target: Target, gateway: Gateway, settings: Settings
     ) -> None:
+        presented = presented_credential(scope["headers"])
+        gateway.admit(Secret(presented) if presented else None, self._route)
         call = await read_call(scope, receive, target, self._route, settings)
         listen = call.body.after if isinstance(call.body, Upload) else receive
         patience = settings.ping_interval or None if call.stream else None

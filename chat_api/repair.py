@@ -49,6 +49,11 @@ class EventRepair:
         self.error: UpstreamError | None = None  # why the answer is not complete
 
     @property
+    def ended(self) -> bool:
+        """Whether the stream itself has said that it is at its end."""
+        return self.error is None and (self.done or self._told)
+
+    @property
     def complete(self) -> bool:
         """Whether the answer is there to its end, though the stream may not say so."""
         if self.error is not None:
@@ -71,10 +76,10 @@ class EventRepair:
         self._held.clear()
         whole = _is_whole_event(tail)
         repaired = self._followed(tail.rstrip(b"\r\n") + b"\n\n") if whole else b""
-        if self._is_chat and self.complete and not self.done:
+        lost = not whole and b"data" in tail
+        if self._is_chat and self.complete and not self.done and not lost:
             self.done = True
             repaired += END  # every choice has said why it ends
-        lost = not whole and b"data" in tail
         if self.error is None and not (self.done or self._told) and (lost or not self._ends_by_itself):
             self.error = UpstreamError("the upstream ended its answer before its end", code="answer_cut_short")
         return repaired

@@ -10,7 +10,7 @@ from chat_api.headers import is_loopback
 from chat_api.setting_values import Settings
 from chat_api.settings_table import TABLE
 
-RESERVED = frozenset({"/v1", "/v1/gpt", "/health", "/healthz"})  # the paths that are ours
+RESERVED = frozenset({"/v1", "/health", "/healthz"})  # the paths that are ours
 _UPSTREAM_SETTINGS = ("ENDPOINT", "CONFIG_FILE", "UPSTREAM", "OPENAI_BASE_URL")
 
 
@@ -97,7 +97,7 @@ def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:
     if at_root:
         text = 'EXTRA_ROUTE_PREFIX is "/", which the main upstream has; it takes a path prefix such as /localai'
         problems.append(({"EXTRA_ROUTE_PREFIX"}, text))
-    for prefix in {*prefixes} & RESERVED:
+    for prefix in {prefix for prefix in prefixes if prefix in RESERVED or prefix.startswith("/v1/")}:
         text = f'the path prefix "{prefix}" is this server\'s own; it takes another one'
         problems.append(({"OPENAI_ROUTE_PREFIX", "EXTRA_ROUTE_PREFIX"}, text))
     return problems

@@ -108,7 +108,7 @@ PATHS = {
     "doubled-slash-first": (path(b"//v1/models"), 404, "unknown_path"),
     "beside-the-simple-endpoint": (path(b"/v1/gpt/chatt"), 404, "unknown_path"),
     "unknown-operation": (path(b"/v1/nonsense"), 404, "404"),
-    "deployment-traversal": (path(b"/openai/deployments/..%2f..%2fx/chat/completions"), 400, "invalid_model"),
+    "deployment-traversal": (path(b"/openai/deployments/..%2f..%2fx/chat/completions"), 400, "invalid_path"),
 }
 HTTP = {
     "two-lengths": (CHAT + b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello", 400, "invalid_http"),

@@ -714,3 +714,31 @@ def test_further_base_path_of_the_config_file(tmp_path: Path) -> None:
 
     assert answer.status_code == 200
     assert set(error.json()) == {"error"}
+
+
+def test_stream_that_is_cut_after_its_finish_is_not_complete() -> None:
+    """What breaks off behind the finish reason has lost something too, the usage perhaps: it gets no `[DONE]`."""
+    finish = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1000\r\n\r\n"
+    with listening(replying(head + finish)) as port, gateway(ENDPOINT=f"http://127.0.0.1:{port}") as server:
+        text = ""
+        asked = server.client.stream("POST", CHAT, json={**HELLO, "stream": True})
+        with asked as response, contextlib.suppress(httpx.RemoteProtocolError):
+            for part in response.iter_text():
+                text += part
+
+    assert "[DONE]" not in text
+    assert json.loads(text.rstrip().rpartition("data: ")[2])["error"]["code"] == "answer_cut_short"
+
+
+@pytest.mark.parametrize("environ", [{"CLIENT_KEYS": "ck"}, {"KEY": ""}])
+def test_body_is_not_read_of_a_caller_without_a_key(environ: dict[str, str]) -> None:
+    """A caller who cannot be answered is refused before anything of the body has come, and told no model's name."""
+    with gateway(UNKNOWN_MODEL="reject", MODEL_MAPPER="canary=x", **environ) as server:
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{"
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+            sock.sendall(head)
+            answer = sock.recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"canary" not in answer

@@ -107,8 +107,6 @@ REPAIRED = [
     pytest.param(TEXT + STOP + USAGE[:-2], TEXT + STOP + USAGE + END, id="usage-without-line-end"),
     pytest.param(TEXT + STOP + PING, TEXT + STOP + PING + END, id="ping-last"),
     pytest.param(TEXT + STOP + b": pi", TEXT + STOP + END, id="half-a-ping-last"),
-    pytest.param(TEXT + STOP + b"data: [DO", TEXT + STOP + END, id="half-of-done"),
-    pytest.param(TEXT + STOP + USAGE[:20], TEXT + STOP + END, id="half-of-usage"),
     pytest.param(b"\xef\xbb\xbf" + TEXT + STOP + END, TEXT + STOP + END, id="bom"),
     pytest.param(b"\xef\xbb\xbf" + STOP[:-2], STOP + END, id="bom-and-no-end"),
 ]
@@ -131,6 +129,8 @@ def test_repaired_end(raw: bytes, expected: bytes) -> None:
         pytest.param(TEXT + TEXT[:30], TEXT, id="half-an-event"),
         pytest.param(TEXT + STOP[:-5], TEXT, id="half-the-finish"),
         pytest.param(TEXT + b"data: [DON", TEXT, id="half-of-done"),
+        pytest.param(TEXT + STOP + b"data: [DO", TEXT + STOP, id="half-of-done-after-the-finish"),
+        pytest.param(TEXT + STOP + USAGE[:20], TEXT + STOP, id="half-of-usage-after-the-finish"),
         pytest.param(TEXT + b"data", TEXT, id="half-a-field"),
         pytest.param(TEXT + b"da", TEXT, id="half-a-name"),
         pytest.param(crlf(TEXT + TEXT[:40]), crlf(TEXT), id="half-an-event-crlf"),
@@ -335,7 +335,7 @@ def test_finish_reason_however_written() -> None:
     ("raw", "error"),
     [
         pytest.param(TEXT + STOP + END, None, id="done"),
-        pytest.param(TEXT + STOP + TEXT[:9], None, id="finished"),
+        pytest.param(TEXT + STOP, None, id="finished"),
         pytest.param(TEXT + ERROR + TEXT, "429", id="error"),
     ],
 )

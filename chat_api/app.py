@@ -95,7 +95,7 @@ def _prefixes(settings: Settings) -> tuple[str, ...]:
 
 def _middleware(settings: Settings, relayed: tuple[str, ...]) -> list[Middleware]:
     """The filters, outermost first. None of them reads a body."""
-    hosts = {urlsplit(url).hostname or "" for url in _urls(settings)} | {settings.host}
+    hosts = {urlsplit(url).hostname or "" for urls in settings.upstream_urls.values() for url in urls} | {settings.host}
     stack: list[Any] = [
         # Outermost, so that its line has the status that was really sent, and its id is there for all.
         Middleware(AccessLog),
@@ -132,13 +132,6 @@ def _cors(settings: Settings) -> list[Middleware]:
             max_age=86400,
         )
     ]
-
-
-def _urls(settings: Settings) -> list[str]:
-    """Every upstream's base URL."""
-    endpoints = [settings.endpoint, *(row.endpoint for row in settings.config.deployments)]
-    servers = (*settings.openai, *settings.extra)
-    return [*(one.base_url for one in endpoints if one is not None), *(server.root for server in servers)]
 
 
 @asynccontextmanager

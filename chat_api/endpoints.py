@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
 from chat_api.gateway import Gateway
-from chat_api.headers import first, is_value, prefers_text, presented_credential, relayed
+from chat_api.headers import first, is_value, prefers_text, relayed
+from chat_api.incoming import credential_of
 from chat_api.middleware import SERVED_BY, served_by
 from chat_api.operations import path_meant
 from chat_api.prompts import answer_json, answer_text, build
@@ -22,7 +23,7 @@ from chat_api.refusals import accepted, hidden_refusal
 from chat_api.relaying import RelayedApi
 from chat_api.settings import Settings
 from chat_api.streaming import ChatEvents, ChatText, adapted_text, let_go, until_gone
-from chat_api.types import Call, Headers, Reply, Secret
+from chat_api.types import Call, Headers, Reply
 
 ADAPTED = b"x-chat-api-adapted"
 FINISH_REASON = b"x-chat-api-finish-reason"
@@ -44,13 +45,12 @@ class SimpleChat:
         headers: Headers = scope["headers"]
         body = await read_body(scope, receive, settings.max_body_bytes)
         prompt = build(read_fields(headers, body, scope["query_string"]), settings.defaults)
-        presented = presented_credential(headers)
         call = Call(
             operation="chat/completions",
             model=prompt.model,
             body=prompt.body,
             stream=prompt.stream,
-            credential=Secret(presented) if presented else None,
+            credential=credential_of(headers),
             defaulted=prompt.defaulted,
         )
         wants_text = prefers_text(first(headers, b"accept"))

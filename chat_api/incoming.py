@@ -4,20 +4,27 @@ from urllib.parse import unquote
 
 from starlette.types import Receive, Scope
 
-from chat_api.errors import BodyTooLarge, ClientGone, UnsupportedMediaType
 from chat_api.headers import first, forwarded, media_type, presented_credential
 from chat_api.multipart import FieldFinder, boundary_of
 from chat_api.operations import DEPLOYMENT_SCOPED, Target, is_unrouted
-from chat_api.reading import read_body
+from chat_api.reading import check_coding, read_body
 from chat_api.routing import Routing, form_model, read_routing
 from chat_api.settings import Settings
-from chat_api.spool import Form, Upload
+from chat_api.spool import Form, Upload, declared_size, pieces_of
 from chat_api.types import Body, Call, Headers, Secret
 
 _OURS = ("api-version", "api-key")  # of a query: what the caller has no say in
 
 
-async def read_call(scope: Scope, receive: Receive, target: Target, route: str, settings: Settings) -> Call:
+def credential_of(headers: Headers) -> Secret | None:
+    """What a caller presents, if anything."""
+    presented = presented_credential(headers)
+    return Secret(presented) if presented else None
+
+
+async def read_call(
+    scope: Scope, receive: Receive, target: Target, settings: Settings, *, route: str, credential: Secret | None
+) -> Call:
     """The call that a request makes.
 
     What says nothing of where it goes is passed on as it comes. A form is spooled, as its field
@@ -28,17 +35,16 @@ async def read_call(scope: Scope, receive: Receive, target: Target, route: str, 
         ClientGone: the client left before its body was complete.
     """
     headers: Headers = scope["headers"]
-    presented = presented_credential(headers)
     body, routing = await _read(scope, receive, target, settings)
     return Call(
         operation=target.operation,
         model=target.model or routing.model,
         body=body,
         stream=routing.stream,
-        credential=Secret(presented) if presented else None,
+        credential=credential,
         method=scope["method"],
         query=_query(scope["query_string"]),
-        headers=_labelled(forwarded(headers)) if isinstance(body, bytes) and body else forwarded(headers),
+        headers=_labelled(forwarded(headers)) if body and isinstance(body, bytes) else forwarded(headers),
         verbatim=True,
         model_in_body=routing.model,
         choices=routing.choices,
@@ -54,7 +60,7 @@ async def _read(scope: Scope, receive: Receive, target: Target, settings: Settin
     passes = is_unrouted(scope["method"], operation) or operation.startswith("/")
     if passes or (is_form and not is_routed_form):
         return _upload(headers, receive, settings.max_upload_bytes), Routing()
-    _check_coding(headers)
+    check_coding(headers)
     if is_routed_form:
         form = await _spooled(headers, receive, settings.max_upload_bytes)
         return form, Routing(model=form_model(form.model))
@@ -70,48 +76,22 @@ def _labelled(headers: Headers) -> Headers:
 
 
 def _upload(headers: Headers, receive: Receive, max_bytes: int) -> bytes | Upload:
-    size = _declared(headers, max_bytes)
+    size = declared_size(headers, max_bytes, "MAX_UPLOAD_BYTES")
     if size == 0 or (size is None and first(headers, b"transfer-encoding") is None):
         return b""
     return Upload(receive, size, max_bytes)
 
 
 async def _spooled(headers: Headers, receive: Receive, max_bytes: int) -> Form:
-    _declared(headers, max_bytes)
+    declared_size(headers, max_bytes, "MAX_UPLOAD_BYTES")
     form = Form(FieldFinder(boundary_of(first(headers, b"content-type") or b""), b"model"))
     try:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone("the client left before its request was complete")
-            if form.size + len(message.get("body", b"")) > max_bytes:
-                raise _too_large(max_bytes)
-            await form.write(message.get("body", b""))
-            if not message.get("more_body", False):
-                return form
+        async for piece in pieces_of(receive, max_bytes, "MAX_UPLOAD_BYTES"):
+            await form.write(piece)
     except BaseException:
         await form.aclose()
         raise
-
-
-def _declared(headers: Headers, max_bytes: int) -> int | None:
-    declared = first(headers, b"content-length")
-    if declared is None or not declared.isdigit():
-        return None
-    size = int(declared[:20])
-    if size > max_bytes:
-        raise _too_large(max_bytes)
-    return size
-
-
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is larger than MAX_UPLOAD_BYTES ({max_bytes} bytes)")
-
-
-def _check_coding(headers: Headers) -> None:
-    coding = first(headers, b"content-encoding")
-    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
-        raise UnsupportedMediaType(f'content-encoding "{coding.decode("latin-1")}" is not read here; send none')
+    return form
 
 
 def _query(query: bytes) -> str:

@@ -1,6 +1,6 @@
 """Which deployment answers for which model: the table made of the settings, and its list in OpenAI's shape. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,14 +33,11 @@ class Models:
         self._groups = dict(groups)
         self._default = tuple(default)
         self._unknown = unknown
+        # Every deployment of the table, the default one first.
+        self.deployments = (*self._default, *(one for group in groups.values() for one in group))
         self._by_deployment: dict[str, list[Deployment]] = {}
         for one in dict.fromkeys(one for group in groups.values() for one in group if one.name):
             self._by_deployment.setdefault(one.name, []).append(one)
-
-    @property
-    def deployments(self) -> Iterable[Deployment]:
-        """Every deployment of the table, the default one included."""
-        return (*self._default, *(one for group in self._groups.values() for one in group))
 
     @property
     def names(self) -> list[str]:

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
-from chat_api.errors import ClientGone, GatewayError, StreamBroken, UpstreamError, openai_body
+from chat_api.errors import GatewayError, StreamBroken, UpstreamError, openai_body
 from chat_api.headers import media_type, relayed, relayed_verbatim
 from chat_api.refusals import no_events, read_refusal, relayable
 from chat_api.repair import EventRepair
-from chat_api.streaming import disconnected
+from chat_api.streaming import watched
 from chat_api.types import ByteStream, Call, Headers, Reply
 
 PING = b": ping\n\n"
@@ -167,13 +167,9 @@ async def _while_there(work: Coroutine[Any, Any, None], receive: Receive) -> Non
         ClientGone: the client left first; the work is cancelled.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(receive))
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGone("the client left before its answer was complete")
+        await watched(task, receive)
     finally:
-        gone.cancel()
         if not task.done():
             task.cancel()
             await asyncio.wait({task})

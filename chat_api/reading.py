@@ -3,9 +3,10 @@
 from starlette.types import Receive, Scope
 
 from chat_api.bodies import merge, read_form, read_json
-from chat_api.errors import BodyTooLarge, ClientGone, RequestError, UnsupportedMediaType
+from chat_api.errors import RequestError, UnsupportedMediaType
 from chat_api.fields import Given
 from chat_api.headers import first, media_type
+from chat_api.spool import declared_size, pieces_of
 from chat_api.types import Headers
 
 ACCEPTED = "application/json, application/x-www-form-urlencoded or text/plain"
@@ -29,22 +30,9 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         BodyTooLarge: it is larger than `max_bytes`, by its Content-Length or as it comes.
         ClientGone: the client left before it was complete.
     """
-    declared = first(scope["headers"], b"content-length")
-    if declared is not None and declared.isdigit() and int(declared[:20]) > max_bytes:
-        raise _too_large(max_bytes)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("the client left before its request was complete")
-        part = message.get("body", b"")
-        size += len(part)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    declared_size(scope["headers"], max_bytes, "MAX_BODY_BYTES")
+    parts = [part async for part in pieces_of(receive, max_bytes, "MAX_BODY_BYTES")]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
@@ -57,9 +45,7 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
         RequestError: they cannot be read, or a field is given twice.
         UnsupportedMediaType: the content type or the charset is none of those.
     """
-    encoding = first(headers, b"content-encoding")
-    if encoding is not None and encoding.strip().lower() not in (b"", b"identity"):
-        raise UnsupportedMediaType(f'content-encoding "{encoding.decode("latin-1")}" is not read here; send none')
+    check_coding(headers)
     if not body and query:
         return read_form(_decoded(query, "utf-8"))
     kind = media_type(headers)
@@ -79,8 +65,15 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
     return merge(fields, read_form(_decoded(query, "utf-8"))) if query else fields
 
 
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is larger than MAX_BODY_BYTES ({max_bytes} bytes)")
+def check_coding(headers: Headers) -> None:
+    """Whether a body can be read as it is.
+
+    Raises:
+        UnsupportedMediaType: it is compressed.
+    """
+    coding = first(headers, b"content-encoding")
+    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+        raise UnsupportedMediaType(f'content-encoding "{coding.decode("latin-1")}" is not read here; send none')
 
 
 def _charset(headers: Headers) -> str:

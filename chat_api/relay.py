@@ -114,7 +114,7 @@ async def _judged(
             await response.aclose()
             return Reply(response.status, response.headers, b"", deployment)
         kind = media_type(response.headers)
-        if response.status == 200 and kind == "text/event-stream" and (call.stream or _is_followed(call)):
+        if response.status == 200 and kind == "text/event-stream" and (call.stream or call.is_followed):
             return await _judged_stream(response, deployment, applied)
         if call.verbatim and response.status < 300:
             return await _judged_answer(response, kind, call, deployment)
@@ -134,11 +134,6 @@ def _without_key(reply: Reply, credential: bytes) -> Reply:
     if len(key) < MIN_KEY_BYTES or not isinstance(reply.body, bytes) or key not in reply.body:
         return reply
     return replace(reply, body=reply.body.replace(key, b"***"))
-
-
-def _is_followed(call: Call) -> bool:
-    """Whether an event stream that answers the call is one whose events and end are known here."""
-    return call.verbatim and call.method == "POST" and not call.operation.startswith("/")
 
 
 async def _whole(response: UpstreamResponse, chunks: AsyncIterator[bytes], deployment: Deployment) -> bytes:

@@ -11,8 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from chat_api.errors import UnknownPath, WrongMethod
 from chat_api.gateway import Gateway
-from chat_api.headers import presented_credential
-from chat_api.incoming import read_call
+from chat_api.incoming import credential_of, read_call
 from chat_api.middleware import SERVED_BY, served_by, upstream_id
 from chat_api.models import Models
 from chat_api.operations import Target, parse_path, path_meant
@@ -21,7 +20,7 @@ from chat_api.refusals import relayable
 from chat_api.settings import Settings
 from chat_api.spool import Form, Upload
 from chat_api.streaming import let_go, until_gone
-from chat_api.types import Secret
+from chat_api.types import Call
 from chat_api.upstreams import MAIN
 
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
@@ -57,12 +56,14 @@ class RelayedApi:
             return
         target = self._target(scope)
         own = _answered_here(target, scope["method"], gateway.models(self._route), scope["state"]["started"])
+        credential = credential_of(scope["headers"])
         if own is not None:
-            presented = presented_credential(scope["headers"])
-            gateway.authenticate(Secret(presented) if presented else None, gateway.models(self._route).resource()[0])
+            gateway.authenticate(credential, gateway.models(self._route).resource()[0])
             await own(scope, receive, send)
             return
-        await self._relay(scope, receive, send, target, gateway, settings)
+        gateway.admit(credential, self._route)
+        call = await read_call(scope, receive, target, settings, route=self._route, credential=credential)
+        await _relay(scope, receive, send, call, gateway, settings)
 
     def _target(self, scope: Scope) -> Target:
         raw = _NEEDLESSLY_QUOTED.sub(lambda quoted: unquote(quoted[0]), scope["raw_path"].decode("latin-1"))
@@ -74,37 +75,30 @@ class RelayedApi:
         target = parse_path(path.removeprefix("v1/"))
         return Target(f"/{path}") if self._whole and not path.startswith("v1/") else target
 
-    async def _relay(
-        self, scope: Scope, receive: Receive, send: Send, target: Target, gateway: Gateway, settings: Settings
-    ) -> None:
-        presented = presented_credential(scope["headers"])
-        gateway.admit(Secret(presented) if presented else None, self._route)
-        call = await read_call(scope, receive, target, self._route, settings)
-        listen = call.body.after if isinstance(call.body, Upload) else receive
-        patience = settings.ping_interval or None if call.stream else None
+
+async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
+    listen = call.body.after if isinstance(call.body, Upload) else receive
+    patience = settings.ping_interval or None if call.stream else None
+    try:
+        task = await until_gone(gateway.handle(call), listen, patience)
         try:
-            task = await until_gone(gateway.handle(call), listen, patience)
-            try:
-                passage = EventPassage(task, call, ping=settings.ping_interval, compat=settings.compat_chunks)
-                if not task.done():
-                    await passage(scope, listen, send)
-                    return
+            if task.done():
                 scope[SERVED_BY] = served_by(task.result())
                 reply = relayable(task.result(), call, time.time())
                 if reply.status >= 400:  # a refusal whose body goes on as it is; the others are logged as errors
                     ids = (scope.get("chat_api.request_id", ""), upstream_id(reply.headers))
                     log.info("%d from %s (request %s%s)", reply.status, reply.deployment.host, *ids)
                 if isinstance(reply.body, bytes):
-                    await pass_whole(reply, send, head_only=call.method == "HEAD")
-                elif is_event_stream(reply) and call.method == "POST" and not call.operation.startswith("/"):
-                    await passage(scope, listen, send)
-                else:
-                    await pass_bytes(reply, listen, send)
-            finally:
-                await let_go(task)
+                    return await pass_whole(reply, send, head_only=call.method == "HEAD")
+                if not (call.is_followed and is_event_stream(reply)):
+                    return await pass_bytes(reply, listen, send)
+            passage = EventPassage(task, call, ping=settings.ping_interval, compat=settings.compat_chunks)
+            await passage(scope, listen, send)
         finally:
-            if isinstance(call.body, Form):
-                await call.body.aclose()
+            await let_go(task)
+    finally:
+        if isinstance(call.body, Form):
+            await call.body.aclose()
 
 
 def _answered_here(target: Target, method: str, models: Models, started: int) -> Response | None:

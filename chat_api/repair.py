@@ -56,9 +56,7 @@ class EventRepair:
     @property
     def complete(self) -> bool:
         """Whether the answer is there to its end, though the stream may not say so."""
-        if self.error is not None:
-            return False
-        return self.done or self._told or (self._is_chat and len(self._finished) >= self._choices)
+        return self.ended or (self.error is None and self._is_chat and len(self._finished) >= self._choices)
 
     def feed(self, chunk: bytes) -> bytes:
         """The bytes that go on, now that `chunk` has come: whole events, b"" if it completes none.
@@ -159,6 +157,7 @@ def _split(whole: bytes) -> Iterator[bytes]:
 
 
 def _event(raw: bytes) -> Event | None:
+    """The event in one event's bytes, its line ends there or not; None if it is a comment."""
     decoder = EventDecoder()
     events = [*decoder.feed(raw), *decoder.flush()]
     return events[0] if events else None

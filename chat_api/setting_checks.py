@@ -105,12 +105,8 @@ def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:
 
 def _loops(settings: Settings, names: Mapping[str, str]) -> list[tuple[set[str], str]]:
     """A gateway whose upstream is itself: one call would become as many as there are connections."""
-    urls = {"CONFIG_FILE": [row.endpoint.base_url for row in settings.config.deployments if row.endpoint]}
-    urls["ENDPOINT"] = [settings.endpoint.base_url] if settings.endpoint else []
-    urls["OPENAI_BASE_URL"] = [server.root for server in settings.openai]
-    urls["EXTRA_BASE_URL"] = [server.root for server in settings.extra]
     problems: list[tuple[set[str], str]] = []
-    for setting, roots in urls.items():
+    for setting, roots in settings.upstream_urls.items():
         for url in map(urlsplit, roots):
             here = is_loopback(url.hostname or "") or url.hostname == settings.host
             if here and url.port == settings.port != 0:

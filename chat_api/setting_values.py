@@ -68,6 +68,16 @@ class Settings:
         return self.https_port if self.enable_ssl else self.http_port
 
     @property
+    def upstream_urls(self) -> Mapping[str, list[str]]:
+        """The base URLs of all upstreams, by the setting that has them."""
+        return {
+            "ENDPOINT": [self.endpoint.base_url] if self.endpoint else [],
+            "CONFIG_FILE": [row.endpoint.base_url for row in self.config.deployments if row.endpoint],
+            "OPENAI_BASE_URL": [server.root for server in self.openai],
+            "EXTRA_BASE_URL": [server.root for server in self.extra],
+        }
+
+    @property
     def lends_key(self) -> bool:
         """Whether whoever reaches the server uses its upstream key (the emulator counts as one)."""
         has_key = self.upstream == "emulator" or (self.key and self.upstream == "azure")

@@ -8,12 +8,55 @@ from io import RawIOBase
 from typing import Any
 
 from chat_api.errors import BodyTooLarge, ClientGone
+from chat_api.headers import first
 from chat_api.multipart import FieldFinder
+from chat_api.types import Headers
 
 MAX_MEMORY_BYTES = 1024 * 1024
 PIECE_BYTES = 64 * 1024
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+
+async def pieces_of(receive: Receive, max_bytes: int, setting: str) -> AsyncIterator[bytes]:
+    """A request's body as it comes (ASGI 3).
+
+    Raises:
+        BodyTooLarge: more than `max_bytes` have come, which `setting` says.
+        ClientGone: the client left before it was complete.
+    """
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client left before its request was complete")
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes, setting)
+        if piece:
+            yield piece
+        if not message.get("more_body", False):
+            return
+
+
+def declared_size(headers: Headers, max_bytes: int, setting: str) -> int | None:
+    """The length in bytes that a request's head declares, if it does.
+
+    Raises:
+        BodyTooLarge: it is more than `max_bytes`, which `setting` says.
+    """
+    declared = first(headers, b"content-length")
+    if declared is None or not declared.isdigit():
+        return None
+    size = int(declared[:20])
+    if size > max_bytes:
+        raise _too_large(max_bytes, setting)
+    return size
+
+
+def _too_large(max_bytes: int, setting: str) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {setting} ({max_bytes} bytes)")
 
 
 class Form:
@@ -107,20 +150,9 @@ class Upload:
         self.size = size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        passed = 0
         try:
-            while True:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone("the client left before its request was complete")
-                piece: bytes = message.get("body", b"")
-                passed += len(piece)
-                if passed > self._max_bytes:
-                    raise BodyTooLarge(f"the body is larger than MAX_UPLOAD_BYTES ({self._max_bytes} bytes)")
-                if piece:
-                    yield piece
-                if not message.get("more_body", False):
-                    return
+            async for piece in pieces_of(self._receive, self._max_bytes, "MAX_UPLOAD_BYTES"):
+                yield piece
         finally:
             self._ended.set()
 

@@ -107,29 +107,41 @@ class Delta(msgspec.Struct):
     content: str | None = None
 
 
-class Choice(msgspec.Struct):
-    """One choice of a chunk; Azure's asynchronous filter sends choices without a delta."""
+class ChoiceOutline(msgspec.Struct):
+    """Of a choice only whether it has ended: what it says may have any shape."""
 
     index: int | None = None
-    delta: Delta | None = None
     finish_reason: str | None = None
 
 
-def _is_error(kind: str | None, error: msgspec.Raw) -> bool:
-    return kind == "error" or bytes(error) not in (b"", b"null", b"false", b"{}", b'""')
+class Choice(ChoiceOutline):
+    """One choice of a chunk; Azure's asynchronous filter sends choices without a delta."""
+
+    delta: Delta | None = None
 
 
-class Chunk(msgspec.Struct):
-    """The parts of a chat chunk that decide something; everything else is left alone."""
+class _Verdict(msgspec.Struct):
+    """What the events of every API have in common: how they are called, and how they tell of an error."""
 
-    choices: list[Choice] | None = None
     error: msgspec.Raw = msgspec.Raw()
     type: str | None = None  # what the events of every API but chat are called
 
     @property
     def is_error(self) -> bool:
-        """Whether the chunk is an error event: `error` is there and says something, or it is called so."""
-        return _is_error(self.type, self.error)
+        """Whether it is an error event: `error` is there and says something, or it is called so."""
+        return self.type == "error" or bytes(self.error) not in (b"", b"null", b"false", b"{}", b'""')
+
+
+class Outline(_Verdict):
+    """Of a chunk, only what tells how a stream ends."""
+
+    choices: list[ChoiceOutline] | None = None
+
+
+class Chunk(_Verdict):
+    """The parts of a chat chunk that decide something; everything else is left alone."""
+
+    choices: list[Choice] | None = None
 
     @property
     def is_decisive(self) -> bool:
@@ -141,26 +153,6 @@ class Chunk(msgspec.Struct):
         if self.is_error:
             return True
         return self.type != "response.failed" if self.choices is None else bool(self.choices)
-
-
-class ChoiceOutline(msgspec.Struct):
-    """Of a choice only whether it has ended: what it says may have any shape."""
-
-    index: int | None = None
-    finish_reason: str | None = None
-
-
-class Outline(msgspec.Struct):
-    """Of a chunk, only what tells how a stream ends."""
-
-    choices: list[ChoiceOutline] | None = None
-    error: msgspec.Raw = msgspec.Raw()
-    type: str | None = None
-
-    @property
-    def is_error(self) -> bool:
-        """As of a chunk."""
-        return _is_error(self.type, self.error)
 
 
 _decode_outline = msgspec.json.Decoder(Outline).decode

@@ -41,15 +41,25 @@ async def until_gone(
         ClientGone: the client left first; the work is cancelled.
     """
     task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(receive))
     try:
-        await asyncio.wait({task, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done() and not task.done():
-            raise ClientGone("the client left before it was answered")
+        await watched(task, receive, patience)
         return task
     except BaseException:
         await let_go(task)
         raise
+
+
+async def watched(task: asyncio.Task[Any], receive: Receive, patience: float | None = None) -> None:
+    """Wait until the task is done, or for `patience` seconds.
+
+    Raises:
+        ClientGone: the client left first.
+    """
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done() and not task.done():
+            raise ClientGone("the client left before its answer was complete")
     finally:
         gone.cancel()
 
@@ -66,8 +76,7 @@ async def let_go(task: asyncio.Task[Reply]) -> None:
             await body.aclose()
 
 
-async def disconnected(receive: Receive) -> None:
-    """Wait until the client has left."""
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -105,6 +105,11 @@ class Call:
     choices: int = 1  # how many answers to a chat were asked for
     route: str = ""  # the path prefix of the upstream that was addressed; "" is the main one
 
+    @property
+    def is_followed(self) -> bool:
+        """Whether an event stream that answers it is relayed, and one whose events and end are known here."""
+        return self.verbatim and self.method == "POST" and not self.operation.startswith("/")
+
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:

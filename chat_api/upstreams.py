@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from chat_api.azure_url import server_version
+from chat_api.azure_url import Endpoint, server_version
+from chat_api.config_file import ConfiguredDeployment
 from chat_api.models import Models
 from chat_api.settings import Server, Settings
-from chat_api.types import Deployment
+from chat_api.types import Deployment, Secret
 
 MAIN = ""  # the route of the upstream that answers at /v1
 
@@ -18,7 +19,7 @@ def upstreams(
     tables = {server.prefix: Models({}, _keyed(server)) for server in (*settings.extra, *settings.openai)}
     if settings.upstream == "openai":
         main = settings.openai[0]
-        default = [_named(one, settings.deployment_name) for one in _keyed(main)]
+        default = [replace(one, name=settings.deployment_name or "") for one in _keyed(main)]
         tables[MAIN] = _table(settings, default)
     else:
         default = [emulator or _default(settings)]
@@ -27,13 +28,13 @@ def upstreams(
 
 
 def _table(settings: Settings, default: list[Deployment], also: Sequence[str] = ()) -> Models:
-    groups: dict[str, list[Deployment]] = {name: [_named(default[0], name)] for name in also}
+    groups: dict[str, list[Deployment]] = {name: [replace(default[0], name=name)] for name in also}
     configured = _configured(settings, default[0])
     for model, deployment in configured:
         groups.setdefault(model, []).append(deployment)
     by_name = {one.name: one for _, one in configured}
     for model, name in settings.model_mapper:
-        groups[model] = [by_name[name]] if name in by_name else [_named(one, name) for one in default]
+        groups[model] = [by_name[name]] if name in by_name else [replace(one, name=name) for one in default]
     return Models(groups, default, settings.unknown_model)
 
 
@@ -42,13 +43,12 @@ def _default(settings: Settings) -> Deployment:
     name = settings.deployment_name or ""
     if settings.endpoint is not None:
         return Deployment(name, settings.endpoint.base_url, settings.api_version, settings.key)
-    placed = [row for row in settings.config.deployments if row.endpoint is not None]
-    rows = [row for row in placed if name in (row.name, *row.models)] or placed
-    row = rows[0]
-    base_url = row.endpoint.base_url if row.endpoint else ""
-    version = server_version(base_url) if row.kind == "openai" else row.api_version or settings.api_version
+    placed = [(row, row.endpoint) for row in settings.config.deployments if row.endpoint is not None]
+    rows = [(row, endpoint) for row, endpoint in placed if name in (row.name, *row.models)] or placed
+    row, endpoint = rows[0]
     # KEY is a key of Azure's: no other server ever gets it.
-    return Deployment(name, base_url, version, row.key or (settings.key if row.kind == "azure" else None), row.kind)
+    key = settings.key if row.kind == "azure" else None
+    return replace(_placed(row, endpoint, settings, key), name=name)
 
 
 def _configured(settings: Settings, default: Deployment) -> list[tuple[str, Deployment]]:
@@ -56,24 +56,23 @@ def _configured(settings: Settings, default: Deployment) -> list[tuple[str, Depl
     pairs = []
     for row in settings.config.deployments:
         if row.endpoint is None:
-            place = replace(default, name=row.name, api_version=row.api_version or default.api_version)
-            deployment = replace(place, key=row.key or default.key)
+            version, key = row.api_version or default.api_version, row.key or default.key
+            deployment = replace(default, name=row.name, api_version=version, key=key)
         else:
-            base_url = row.endpoint.base_url
-            is_default = (base_url, row.kind) == (default.base_url, default.kind)
-            version = server_version(base_url) if row.kind == "openai" else row.api_version or settings.api_version
-            deployment = Deployment(
-                row.name, base_url, version, row.key or (default.key if is_default else None), row.kind
-            )
+            is_default = (row.endpoint.base_url, row.kind) == (default.base_url, default.kind)
+            deployment = _placed(row, row.endpoint, settings, default.key if is_default else None)
         pairs += [(model, deployment) for model in row.models]
     return pairs
+
+
+def _placed(row: ConfiguredDeployment, endpoint: Endpoint, settings: Settings, key: Secret | None) -> Deployment:
+    """An entry at its own endpoint, with `key` if it has none of its own."""
+    is_azure = row.kind == "azure"
+    version = row.api_version or settings.api_version if is_azure else server_version(endpoint.base_url)
+    return Deployment(row.name, endpoint.base_url, version, row.key or key, row.kind)
 
 
 def _keyed(server: Server) -> list[Deployment]:
     """The server once for each of its keys, which are used in turn; once without a key if it has none."""
     version = server_version(server.root)
     return [Deployment("", server.root, version, key, "openai") for key in server.keys or (None,)]
-
-
-def _named(deployment: Deployment, name: str | None) -> Deployment:
-    return Deployment(name or "", deployment.base_url, deployment.api_version, deployment.key, deployment.kind)

@@ -19,12 +19,11 @@ from chat_api.gateway import Gateway
 from chat_api.guards import AddressFilter, LoopbackGuard, RequestTarget
 from chat_api.middleware import REQUEST_ID, AccessLog, ErrorBoundary
 from chat_api.models import Models
-from chat_api.outbound import OutboundTransport
 from chat_api.relay import Relay
 from chat_api.settings import Settings
 from chat_api.streaming import let_streams_drain
 from chat_api.types import Deployment, Proxies, Secret, Transport
-from chat_api.upstream import trust_store
+from chat_api.upstream import UpstreamTransport, trust_store
 from chat_api.upstreams import MAIN, upstreams
 
 # What a page's script may read of an answer's headers, besides those that are always readable.
@@ -73,7 +72,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Sta
             tables = upstreams(settings, emulated, DEPLOYMENTS if emulated else ())
             app.state.upstream = tables[MAIN].resource()[0].base_url
             values = replace(settings, proxies=Proxies()) if emulated else settings  # it is in this very process
-            sender = transport or OutboundTransport(values, verify=_tls(tables))
+            sender = transport or UpstreamTransport(values, verify=_tls(tables))
             stack.push_async_callback(sender.aclose)
             gateway = Gateway(tables, Relay(sender), settings.client_keys)
             yield {"settings": settings, "gateway": gateway, "started": int(time.time())}

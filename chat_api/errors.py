@@ -10,10 +10,18 @@
     ├── Forbidden                403  refused whoever asks
     ├── ClientGone               499  the client left; nobody reads the answer
     ├── NoUpstream               503  nothing upstream can take the call now
+    │   └── PoolTimeout          503  no connection came free in time
     └── UpstreamError            502  the upstream failed: unreachable, not HTTP, not an answer
         ├── UpstreamRefusal      (its own status) the upstream answered with an error
-        ├── StreamBroken         502  the answer stopped before its end
+        ├── ConnectError         502  no connection: refused, unknown name, no trust
+        ├── UpstreamClosed       502  it closed the connection without answering
+        ├── NotHttp              502  what it said is no HTTP response
+        ├── CutShort             502  its answer stopped before its end
+        ├── StreamBroken         502  so did ours, which the client must see
         └── UpstreamTimeout      504
+            ├── ConnectTimeout, TlsTimeout    no connection in time
+            ├── WriteTimeout                  it took nothing of the request
+            └── FirstByteTimeout, IdleTimeout it said nothing, or nothing more
 
 Every class has a fixed `type` and `code`, so that logs and metrics stay low in cardinality.
 No message may hold a key.
@@ -122,6 +130,56 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     code = "upstream_timeout"
+
+
+class PoolTimeout(NoUpstream):
+    """Every connection to the upstream is busy, and none came free in time."""
+
+    code = "pool_exhausted"
+
+
+class ConnectError(UpstreamError):
+    """No connection to the upstream could be made, or none that can be trusted."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamClosed(UpstreamError):
+    """The upstream closed the connection, or broke it, without answering."""
+
+    code = "upstream_closed"
+
+
+class NotHttp(UpstreamError):
+    """What the upstream said is no HTTP response, or one beyond every measure."""
+
+    code = "upstream_not_http"
+
+
+class CutShort(UpstreamError):
+    """The upstream's answer stopped before its end."""
+
+    code = "answer_cut_short"
+
+
+class ConnectTimeout(UpstreamTimeout):
+    """No connection came about within CONNECT_TIMEOUT."""
+
+
+class TlsTimeout(UpstreamTimeout):
+    """The TLS handshake did not end within CONNECT_TIMEOUT."""
+
+
+class WriteTimeout(UpstreamTimeout):
+    """The upstream took nothing of the request for IDLE_TIMEOUT."""
+
+
+class FirstByteTimeout(UpstreamTimeout):
+    """The upstream did not begin to answer within FIRST_BYTE_TIMEOUT."""
+
+
+class IdleTimeout(UpstreamTimeout):
+    """The upstream fell silent for IDLE_TIMEOUT within its answer."""
 
 
 class StreamBroken(UpstreamError):

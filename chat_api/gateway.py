@@ -10,12 +10,12 @@ import hmac
 from collections.abc import Iterable, Mapping
 from itertools import count
 
+from chat_api.credentials import check_key
 from chat_api.errors import AuthError
 from chat_api.models import Models
 from chat_api.operations import MODEL_REQUIRED, is_unrouted
 from chat_api.relay import Relay
 from chat_api.types import Call, Deployment, Reply, Secret
-from chat_api.upstream import check_key
 from chat_api.upstreams import MAIN
 
 

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
-from chat_api import refusals, translate, upstream
+from chat_api import refusals, translate
 from chat_api.coding import decoded, is_readable, without_coding
+from chat_api.credentials import credential
 from chat_api.errors import UpstreamError
 from chat_api.headers import accepts_gzip, media_type, relayed
 from chat_api.sse import MAX_EVENT_BYTES, Event, EventDecoder, read_chunk
@@ -44,12 +45,12 @@ class Relay:
         Raises:
             GatewayError: there is no credential, or the upstream could not be reached or understood.
         """
-        credential = upstream.credential(call, deployment)
+        presented = credential(call, deployment)
         while True:
             learned = self._learned.get(deployment, ())
-            request, applied = translate.upstream_request(call, deployment, credential, learned)
+            request, applied = translate.upstream_request(call, deployment, presented, learned)
             response = await self._transport.send(request)
-            reply = _without_key(await _judged(response, call, deployment, applied), credential[1])
+            reply = _without_key(await _judged(response, call, deployment, applied), presented[1])
             if reply.status != 400 or call.verbatim or not isinstance(reply.body, bytes):
                 return reply
             refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)

@@ -62,6 +62,8 @@ def _too_large(max_bytes: int, setting: str) -> BodyTooLarge:
 class Form:
     """A multipart form, kept as it came, and where its field `model` stands. Whoever reads it closes it."""
 
+    is_repeatable = True
+
     def __init__(self, finder: FieldFinder) -> None:
         self._finder = finder
         self._memory = bytearray()
@@ -116,6 +118,8 @@ class Form:
 class RenamedForm:
     """A form whose field `model` has another value; every other byte is the form's own."""
 
+    is_repeatable = True
+
     def __init__(self, form: Form, span: tuple[int, int], value: bytes) -> None:
         self._form = form
         self._span = span
@@ -142,6 +146,8 @@ class Upload:
         size: what the client said its length is, or None.
         max_bytes: where it is refused, whatever the client said.
     """
+
+    is_repeatable = False
 
     def __init__(self, receive: Receive, size: int | None, max_bytes: int) -> None:
         self._receive = receive

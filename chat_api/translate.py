@@ -33,7 +33,7 @@ def upstream_request(
     body, applied = adapted_body(call, adaptations)
     if (name := model_for_body(call, deployment)) is not None:
         body = with_model(body, name) if isinstance(body, bytes) else body.with_model(name)
-    headers = (*_headers(call), *_framing(call, body), credential)
+    headers = (*_headers(call), credential)
     return UpstreamRequest(call.method, url(call, deployment), headers, body, deployment.url_setting), applied
 
 
@@ -104,13 +104,6 @@ def _headers(call: Call) -> Headers:
         return ((b"content-type", b"application/json"), (b"accept", accept), (b"accept-encoding", b"identity"))
     coding = b"gzip" if not call.stream and accepts_gzip(call.headers) else b"identity"
     return (*(pair for pair in call.headers if pair[0] != b"accept-encoding"), (b"accept-encoding", coding))
-
-
-def _framing(call: Call, body: bytes | Body) -> Headers:
-    """How the length of a body that is not held in memory is told."""
-    if isinstance(body, bytes):
-        return ()
-    return ((b"content-length", b"%d" % body.size),) if body.size is not None else ()
 
 
 def _with_query(url: str, *parts: str) -> str:

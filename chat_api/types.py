@@ -75,6 +75,11 @@ class Body(Protocol):
         """Its length in bytes, where that is known before it has come."""
         ...
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it can be iterated over again, from its beginning."""
+        ...
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Its bytes, in pieces."""
         ...

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from chat_api.errors import UpstreamError
-from chat_api.outbound import OutboundTransport
+from chat_api.upstream import UpstreamTransport
 from chat_api.settings import Settings, load
 from chat_api.types import UpstreamRequest
 from tests.servers import NO_FILE, eventually, gateway
@@ -142,7 +142,7 @@ def test_tls_goes_through_the_proxy_end_to_end(http_port: int, socks_port: int, 
     async def run(settings: Settings) -> bytes:
         listening = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=served)
         port = listening.sockets[0].getsockname()[1]
-        transport = OutboundTransport(settings, verify=trusting)
+        transport = UpstreamTransport(settings, verify=trusting)
         async with listening:
             try:
                 response = await transport.send(UpstreamRequest("GET", f"https://localhost:{port}/", (), b""))

@@ -1,0 +1,38 @@
+"""The credential that a call is sent upstream with. Pure."""
+
+import re
+
+from chat_api.errors import AuthError
+from chat_api.headers import is_value
+from chat_api.types import Call, Deployment, Secret
+
+_JWT = re.compile(rb"eyJ[\w-]*\.[\w-]+\.[\w-]*")
+
+
+def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
+    """The header that authenticates `call` upstream: the server's key if it has one, else the caller's own.
+
+    Raises:
+        AuthError: there is neither.
+    """
+    key = check_key(deployment.key or call.credential, deployment)
+    text = key.reveal().encode()
+    if deployment.kind == "openai":
+        return (b"authorization", b"Bearer " + text)
+    # Azure takes Entra ID tokens, which are JWTs, as Bearer only, and keys as api-key on every API.
+    return (b"authorization", b"Bearer " + text) if _JWT.fullmatch(text) else (b"api-key", text)
+
+
+def check_key(key: Secret | None, deployment: Deployment) -> Secret:
+    """The key with which a deployment is asked.
+
+    Raises:
+        AuthError: there is none, or it cannot be one.
+    """
+    if key is None:
+        where = deployment.key_setting
+        message = f"no key: send yours as an api-key header or as Authorization: Bearer, or set {where} on the server"
+        raise AuthError(message)
+    if not is_value(key.reveal().encode("utf-8")):
+        raise AuthError("the key that was presented holds a character that no key has", code="invalid_credential")
+    return key

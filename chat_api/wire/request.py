@@ -1,0 +1,95 @@
+"""Requests into bytes. Pure: where a URL leads, and the head that is sent there."""
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from chat_api.types import Body, Headers
+
+_TARGET = re.compile(r"[!-~]*")  # RFC 9112 section 3.2: printable ASCII, no space
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")  # without a body they say nothing of its length
+_PORTS = {"http": 80, "https": 443}
+MAX_TARGET_CHARS = 65_536
+
+
+class Unsendable(ValueError):
+    """There can be no such request; the message says why."""
+
+
+class Origin(NamedTuple):
+    """Where a connection goes."""
+
+    is_tls: bool
+    host: str  # a name or an address, without brackets
+    port: int
+
+
+class Address(NamedTuple):
+    """What a URL says: the origin, and how a request to it begins and names its host."""
+
+    origin: Origin
+    authority: str  # host and port, as the URL has them
+    target: bytes
+    host: bytes  # the header line
+
+
+@lru_cache(maxsize=1024)
+def address(url: str) -> Address:
+    """Take a URL apart; those of a deployment's few operations come again and again.
+
+    Raises:
+        Unsendable: it is no URL that a request can be sent to.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise Unsendable(f"the URL cannot be read: {error}") from None
+    host = parts.hostname
+    if parts.scheme not in _PORTS or not host or parts.username is not None:
+        raise Unsendable("the URL is not http:// or https:// with a host")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if len(target) > MAX_TARGET_CHARS:
+        raise Unsendable(f"the URL is longer than {MAX_TARGET_CHARS} characters")
+    # urlsplit drops tabs and line ends; what it was given counts.
+    if _TARGET.fullmatch(url) is None:
+        raise Unsendable("the URL holds a character that none has")
+    authority = parts.netloc
+    origin = Origin(parts.scheme == "https", host, _PORTS[parts.scheme] if port is None else port)
+    return Address(origin, authority, target.encode("ascii"), b"host: %s\r\n" % authority.encode("ascii"))
+
+
+def head(method: str, to: Address, headers: Headers, body: bytes | Body) -> bytes:
+    """The bytes of a request's head, its body's framing included (RFC 9112 section 6).
+
+    Raises:
+        Unsendable: the method, or a header, is none; nothing with CR, LF or NUL in it is ever sent.
+    """
+    lines = [b"%s %s HTTP/1.1\r\n" % (method.encode("ascii", "replace"), to.target), to.host]
+    for pair in headers:
+        if not _is_name(pair[0]):
+            raise Unsendable("a header's name is none")
+        if pair[0] != b"content-length" and pair[0] != b"transfer-encoding":
+            lines.append(b"%s: %s\r\n" % pair)
+    if isinstance(body, bytes):
+        if body or method not in _BODILESS:
+            lines.append(b"content-length: %d\r\n" % len(body))
+    elif body.size is None:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    else:
+        lines.append(b"content-length: %d\r\n" % body.size)
+    lines.append(b"\r\n")
+    raw = b"".join(lines)
+    # Each line has one CR and one LF, which are ours: any more came in with a value.
+    if raw.count(b"\n") != len(lines) or raw.count(b"\r") != len(lines) or b"\0" in raw:
+        raise Unsendable("a header holds a line end or a NUL")
+    if not method.isalpha() or not method.isascii():
+        raise Unsendable("the method is none")
+    return raw
+
+
+@lru_cache(maxsize=1024)
+def _is_name(name: bytes) -> bool:
+    return _TOKEN.fullmatch(name) is not None

@@ -1,0 +1,96 @@
+"""A response on the wire: its head, and its body as it arrives, between the parser and whoever reads it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from chat_api.errors import GatewayError
+from chat_api.types import Headers
+
+MAX_HELD_BYTES = 256 * 1024  # of a body whose reader is slower; then the socket is no longer read
+
+
+class Source(Protocol):
+    """The connection that a response comes from."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        ...
+
+    def resume(self) -> None:
+        """Go on reading."""
+        ...
+
+    def let_go(self) -> None:
+        """Nobody reads the rest: close."""
+        ...
+
+
+class Response:
+    """A response whose head has arrived (`UpstreamResponse`).
+
+    What has arrived between two looks of the reader comes out in one piece.
+    """
+
+    __slots__ = ("_ended", "_error", "_held", "_held_bytes", "_loop", "_source", "_waiter", "headers", "status")
+
+    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
+        self.status = 0
+        self.headers: Headers = ()
+        self._source: Source | None = source  # None once it has nothing more to do with this response
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+        self._error: GatewayError | None = None
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, undecoded; raises `UpstreamError` where it breaks off."""
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._held:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        held = self._held
+        body = held[0] if len(held) == 1 else b"".join(held)
+        held.clear()
+        if self._held_bytes > MAX_HELD_BYTES and self._source is not None:
+            self._source.resume()
+        self._held_bytes = 0
+        return body
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the response has been received to its end: then it serves again already."""
+        if self._source is not None:
+            self._source.let_go()
+
+    def feed(self, body: bytes) -> None:
+        """The next bytes of the body have arrived."""
+        self._held.append(body)
+        if self._held_bytes <= MAX_HELD_BYTES < self._held_bytes + len(body) and self._source is not None:
+            self._source.pause()
+        self._held_bytes += len(body)
+        self._wake()
+
+    def end(self, error: GatewayError | None = None) -> None:
+        """Nothing more comes: it is complete, or `error` says why it is not."""
+        self._source = None
+        self._ended = True
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

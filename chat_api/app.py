@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from chat_api.emulator import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator, open_emulator
 from chat_api.endpoints import NotFound, relayed_prefixes, routes
@@ -56,12 +57,23 @@ class State(TypedDict):
     started: int  # when, in seconds since 1970
 
 
+class _App(Starlette):
+    """Starlette without its two layers for errors: the error boundary answers everything that is raised."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The filters around the router."""
+        app: ASGIApp = self.router
+        for cls, args, kwargs in reversed(self.user_middleware):
+            app = cls(app, *args, **kwargs)
+        return app
+
+
 def create_app(settings: Settings, *, transport: Transport | None = None) -> Starlette:
     """The gateway as an ASGI application; what it opens is open while its lifespan runs.
 
     Args:
         settings: what `settings.load` gave.
-        transport: sends requests upstream instead of httpx.
+        transport: sends requests upstream instead of `upstream`'s.
     """
 
     @asynccontextmanager
@@ -78,7 +90,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Sta
             yield {"settings": settings, "gateway": gateway, "started": int(time.time())}
 
     prefixes = _prefixes(settings)
-    app = Starlette(
+    app = _App(
         routes=routes(settings.config.api_base, prefixes),
         middleware=_middleware(settings, relayed_prefixes(settings.config.api_base, prefixes)),
         lifespan=lifespan,

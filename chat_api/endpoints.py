@@ -1,14 +1,13 @@
 """All routes: the simple chat endpoint, OpenAI's API, the liveness answers and the front page."""
 
-import asyncio
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
@@ -22,7 +21,7 @@ from chat_api.reading import read_body, read_fields
 from chat_api.refusals import accepted, hidden_refusal
 from chat_api.relaying import RelayedApi
 from chat_api.settings import Settings
-from chat_api.streaming import ChatEvents, ChatText, adapted_text, let_go, until_gone
+from chat_api.streaming import ChatEvents, ChatText, Watch, adapted_text, close, let_go, until_gone
 from chat_api.types import Call, Headers, Reply
 
 ADAPTED = b"x-chat-api-adapted"
@@ -43,8 +42,8 @@ class SimpleChat:
         gateway: Gateway = scope["state"]["gateway"]
         settings: Settings = scope["state"]["settings"]
         headers: Headers = scope["headers"]
-        body = await read_body(scope, receive, settings.max_body_bytes)
-        prompt = build(read_fields(headers, body, scope["query_string"]), settings.defaults)
+        sent = await read_body(scope, receive, settings.max_body_bytes)
+        prompt = build(read_fields(headers, sent, scope["query_string"]), settings.defaults)
         call = Call(
             operation="chat/completions",
             model=prompt.model,
@@ -54,26 +53,41 @@ class SimpleChat:
             defaulted=prompt.defaulted,
         )
         wants_text = prefers_text(first(headers, b"accept"))
-        # A silent event stream is kept open with pings, from before the upstream has answered at all.
-        patience = settings.ping_interval or None if call.stream and not wants_text else None
-        task = await until_gone(gateway.handle(call), receive, patience)
+        if call.stream and not wants_text:
+            await _chat_events(scope, receive, send, call)
+            return
+        async with Watch(receive):
+            reply = await gateway.handle(call)
         try:
-            if task.done():
-                scope[SERVED_BY] = served_by(task.result())
-            response = _response(task, call, wants_text, settings.ping_interval)
-            await response(scope, receive, send)
+            scope[SERVED_BY] = served_by(reply)
+            answer = accepted(reply, call)
+            body = answer.body
+            response = _whole(answer, body, call, wants_text) if isinstance(body, bytes) else ChatText(answer)
+            await _told(response, answer)(scope, receive, send)
         finally:
-            await let_go(task)
+            await close(reply)
 
 
-def _response(task: asyncio.Task[Reply], call: Call, wants_text: bool, ping: float) -> Response:
-    if not task.done():
-        return ChatEvents(task, call, ping)
-    reply = accepted(task.result(), call)
-    if isinstance(reply.body, bytes):
-        response = _whole(reply, reply.body, call, wants_text)
-    else:
-        response = ChatText(reply) if wants_text else ChatEvents(task, call, ping)
+async def _chat_events(scope: Scope, receive: Receive, send: Send, call: Call) -> None:
+    """Answer with an event stream, which is kept open with pings, from before the upstream has answered at all."""
+    gateway: Gateway = scope["state"]["gateway"]
+    ping = scope["state"]["settings"].ping_interval
+    task = await until_gone(gateway.handle(call), receive, ping or None)
+    try:
+        response: Response = ChatEvents(task, call, ping)
+        if task.done():
+            scope[SERVED_BY] = served_by(task.result())
+            reply = accepted(task.result(), call)
+            if isinstance(reply.body, bytes):
+                response = _whole(reply, reply.body, call, wants_text=False)
+            response = _told(response, reply)
+        await response(scope, receive, send)
+    finally:
+        await let_go(task)
+
+
+def _told(response: Response, reply: Reply) -> Response:
+    """The response, with what its headers tell of the upstream and of what was changed."""
     response.raw_headers.extend(relayed(reply.headers))
     if reply.adaptations:
         response.raw_headers.append((ADAPTED, adapted_text(reply).encode("latin-1", "replace")))
@@ -124,7 +138,46 @@ class NotFound:
         raise UnknownPath(f"API Not found. Did you mean {meant}?" if meant else "API Not found.")
 
 
-def routes(api_base: str, prefixes: Iterable[str]) -> list[Route]:
+class Exactly(BaseRoute):
+    """Paths that are served as they stand, whatever the method."""
+
+    def __init__(self, apps: Mapping[str, ASGIApp]) -> None:
+        self._apps = apps
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is for one of them."""
+        is_one = scope["type"] == "http" and path_in(scope) in self._apps
+        return (Match.FULL if is_one else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        await self._apps[path_in(scope)](scope, receive, send)
+
+
+class Under(BaseRoute):
+    """Every path that begins so, whatever the method."""
+
+    def __init__(self, prefix: str, app: ASGIApp) -> None:
+        self._prefix = prefix
+        self._app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether the request is for one of them."""
+        is_one = scope["type"] == "http" and path_in(scope).startswith(self._prefix)
+        return (Match.FULL if is_one else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        await self._app(scope, receive, send)
+
+
+def path_in(scope: Scope) -> str:
+    """The path of a request under the one that the app is mounted at (ASGI's `root_path`)."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def routes(api_base: str, prefixes: Iterable[str]) -> list[BaseRoute]:
     """Every path that is served.
 
     Args:
@@ -134,17 +187,20 @@ def routes(api_base: str, prefixes: Iterable[str]) -> list[Route]:
     chat = SimpleChat()
     status = _json({"success": 1, "message": "GPT API: OK"})  # for any method: says that the API is there
     health = PlainTextResponse("OK")  # for any method: the process is up
+    exact: dict[str, ASGIApp] = {
+        "/v1/gpt/chat": chat,
+        "/v1/gpt/chat/": chat,
+        "/v1": status,
+        "/v1/": status,
+        "/health": health,
+        "/healthz": health,
+        "/": FrontPage(),
+    }
     return [
-        Route("/v1/gpt/chat", chat),
-        Route("/v1/gpt/chat/", chat),
-        Route("/v1", status),
-        Route("/v1/", status),
-        Route("/health", health),
-        Route("/healthz", health),
-        Route("/", FrontPage()),
-        Route("/v1/gpt/{path:path}", NotFound()),
-        *[Route(f"{prefix}/{{path:path}}", RelayedApi(f"{prefix}/", prefix, whole=True)) for prefix in prefixes],
-        *[Route(f"{prefix}{{path:path}}", RelayedApi(prefix)) for prefix in relayed_prefixes(api_base, ())],
+        Exactly(exact),
+        Under("/v1/gpt/", NotFound()),
+        *[Under(f"{prefix}/", RelayedApi(f"{prefix}/", prefix, whole=True)) for prefix in prefixes],
+        *[Under(prefix, RelayedApi(prefix)) for prefix in relayed_prefixes(api_base, ())],
     ]
 
 

@@ -1,23 +1,19 @@
 """The answer side of the relay: the upstream's bytes, as they come, to a client that may leave at any time.
 
-One task carries the bytes, one listens for the client, and on an event stream one sends comments
-while nothing else comes. A stream that breaks ends with an error event and a cut connection.
+The request's own task carries them, and one timer a stream sees to it that a comment goes out while
+nothing else does. A stream that breaks ends with an error event and a cut connection.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
-from typing import Any
+from typing import NoReturn
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message, Send
 
 from chat_api.errors import GatewayError, StreamBroken, UpstreamError, openai_body
 from chat_api.headers import media_type, relayed, relayed_verbatim
-from chat_api.refusals import no_events, read_refusal, relayable
+from chat_api.refusals import no_events, read_refusal
 from chat_api.repair import EventRepair
-from chat_api.streaming import watched
 from chat_api.types import ByteStream, Call, Headers, Reply
 
 PING = b": ping\n\n"
@@ -38,114 +34,130 @@ async def pass_whole(reply: Reply, send: Send, *, head_only: bool = False) -> No
     await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
 
 
-async def pass_bytes(reply: Reply, receive: Receive, send: Send) -> None:
+async def pass_bytes(reply: Reply, send: Send) -> None:
     """Send a reply whose body is still arriving, byte for byte.
 
     Raises:
         StreamBroken: it broke off; the response is left without its end.
-        ClientGone: the client left.
     """
-
     body = reply.body
     assert not isinstance(body, bytes)  # noqa: S101 - the caller saw to it
-
-    async def carry() -> None:
-        await send({"type": "http.response.start", "status": reply.status, "headers": relayed_verbatim(reply.headers)})
-        try:
-            async for chunk in body:
-                await send(_part(chunk))
-        except UpstreamError as error:
-            raise StreamBroken(error.message) from error
-        await send(_part(b"", more=False))
-
-    await _while_there(carry(), receive)
+    await send({"type": "http.response.start", "status": reply.status, "headers": relayed_verbatim(reply.headers)})
+    try:
+        async for chunk in body:
+            await send(_part(chunk))
+    except UpstreamError as error:
+        raise StreamBroken(error.message) from error
+    await send(_part(b"", more=False))
 
 
 class EventPassage:
-    """Sends one event stream, whose call need not have been answered yet: until it is, only comments go out.
+    """Sends one event stream to a client. It may begin, with a comment, before there is anything to send.
 
     Args:
-        task: the exchange that is under way.
         call: what was asked.
+        send: where it goes (ASGI 3).
         ping: seconds of silence after which a comment goes out; 0 for never.
         compat: whether chunks go on without what only Azure puts into them.
     """
 
-    def __init__(self, task: asyncio.Task[Reply], call: Call, *, ping: float, compat: bool) -> None:
-        self._task = task
-        self._call = call
+    def __init__(self, call: Call, send: Send, *, ping: float, compat: bool) -> None:
+        self._send = send
         self._ping = ping
         self._repair = EventRepair(call.operation, call.choices, compat=compat)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._comment: asyncio.Task[None] | None = None  # one that is being sent
         self._sent_at = 0.0
-        self._sending = False
+        self._is_sending = False
+        self.has_begun = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it (ASGI 3).
+    def keep_open(self) -> None:
+        """From now on, whenever nothing has gone out for a while, a comment does; before it the head, if need be."""
+        if self._ping and self._timer is None:
+            self._sent_at = self._loop.time()
+            self._timer = self._loop.call_later(self._ping, self._look)
+
+    def _look(self) -> None:
+        rest = self._sent_at + self._ping - self._loop.time()
+        if rest <= 0:
+            rest = self._ping
+            if not self._is_sending:  # else the client does not read, and gets no more to read
+                self._is_sending = True
+                self._comment = self._loop.create_task(self._send_comment())
+        self._timer = self._loop.call_later(rest, self._look)
+
+    async def _send_comment(self) -> None:
+        if not self.has_begun:
+            self.has_begun = True
+            await self._send(_head(EVENT_STREAM))
+        await self._send(_part(PING))
+        self._is_sending = False
+        self._sent_at = self._loop.time()
+
+    def close(self) -> None:
+        """No comment goes out any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._comment is not None:
+            self._comment.cancel()
+
+    async def carry(self, reply: Reply) -> None:
+        """Send the events of a reply, to their end.
 
         Raises:
             StreamBroken: it broke; the error event has gone out, the response is left without its end.
-            ClientGone: the client left.
         """
-        early = not self._task.done()
-        head = EVENT_STREAM if early else (*EVENT_STREAM, *relayed(self._task.result().headers))
-        await send({"type": "http.response.start", "status": 200, "headers": head})
-        if early:
-            await self._send(send, PING)  # the wait for the upstream has been long already
-        pings = asyncio.ensure_future(self._keep_open(send)) if self._ping else None
+        if isinstance(reply.body, bytes) or not is_event_stream(reply):
+            await self.fail(_late(reply))
+        if not self.has_begun:
+            self.has_begun = True
+            await self._send(_head((*EVENT_STREAM, *relayed(reply.headers))))
+            self.keep_open()
         try:
-            await _while_there(self._carry(send), receive)
-        finally:
-            if pings is not None:
-                pings.cancel()
-
-    async def _carry(self, send: Send) -> None:
-        try:
-            reply = relayable(await asyncio.shield(self._task), self._call, time.time())
-            if isinstance(reply.body, bytes) or not is_event_stream(reply):
-                raise _late(reply)
-            async with aclosing(self._parts(reply.body)) as parts:
-                async for part in parts:
-                    await self._send(send, part)
-            reply.body.expect_end()
+            await self._pass_on(reply.body)
         except GatewayError as error:
-            self._sending = True  # no comment any more
-            await send(_part(b"data: " + msgspec.json.encode(openai_body(error)) + b"\n\n"))
-            raise StreamBroken(error.message) from error
-        self._sending = True  # no comment after the end
-        await send(_part(b"", more=False))
+            await self.fail(error)
+        reply.body.expect_end()
+        await self._finish(b"", more=False)
 
-    async def _parts(self, body: ByteStream) -> AsyncGenerator[bytes]:
-        repair = self._repair
+    async def fail(self, error: GatewayError) -> NoReturn:
+        """End what has begun with the error as its last event.
+
+        Raises:
+            StreamBroken: always, so that the connection is cut.
+        """
+        await self._finish(b"data: " + msgspec.json.encode(openai_body(error)) + b"\n\n", more=True)
+        raise StreamBroken(error.message) from error
+
+    async def _finish(self, last: bytes, *, more: bool) -> None:
+        if self._comment is not None:
+            await self._comment
+        self.close()
+        await self._send(_part(last, more=more))
+
+    async def _pass_on(self, body: ByteStream) -> None:
+        repair, send, loop = self._repair, self._send, self._loop
         try:
             async for chunk in body:
                 if part := repair.feed(chunk):
-                    yield part
+                    if self._comment is not None:
+                        await self._comment  # one after the other
+                        self._comment = None
+                    self._is_sending = True
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    self._is_sending = False
+                    self._sent_at = loop.time()
                 if repair.done or repair.error is not None:
                     break
         except UpstreamError:
             if not repair.ended:
                 raise  # else the end of the answer has come, and only that of the body is missing
         if part := repair.finish():
-            yield part
+            await send(_part(part))
         if repair.error is not None:
             raise repair.error
-
-    async def _send(self, send: Send, part: bytes) -> None:
-        self._sending = True
-        await send(_part(part))
-        self._sending = False
-        self._sent_at = asyncio.get_running_loop().time()
-
-    async def _keep_open(self, send: Send) -> None:
-        """Send a comment whenever nothing has gone out for a while; a client that does not read gets none."""
-        loop = asyncio.get_running_loop()
-        self._sent_at = loop.time()
-        while True:
-            await asyncio.sleep(max(0.0, self._sent_at + self._ping - loop.time()))
-            if self._sending:
-                self._sent_at = loop.time()
-            elif loop.time() - self._sent_at >= self._ping:
-                await self._send(send, PING)
 
 
 def is_event_stream(reply: Reply) -> bool:
@@ -160,20 +172,8 @@ def _late(reply: Reply) -> UpstreamError:
     return read_refusal(reply.status, reply.headers, reply.body)
 
 
-async def _while_there(work: Coroutine[Any, Any, None], receive: Receive) -> None:
-    """Run `work` to its end.
-
-    Raises:
-        ClientGone: the client left first; the work is cancelled.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await watched(task, receive)
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-    task.result()
+def _head(headers: Headers) -> Message:
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def _part(body: bytes, *, more: bool = True) -> Message:

@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from chat_api.errors import UnknownPath, WrongMethod
+from chat_api.errors import GatewayError, UnknownPath, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.incoming import credential_of, read_call
 from chat_api.middleware import SERVED_BY, served_by, upstream_id
@@ -19,8 +19,8 @@ from chat_api.passing import EventPassage, is_event_stream, pass_bytes, pass_who
 from chat_api.refusals import relayable
 from chat_api.settings import Settings
 from chat_api.spool import Form, Upload
-from chat_api.streaming import let_go, until_gone
-from chat_api.types import Call
+from chat_api.streaming import Watch, close
+from chat_api.types import Call, Reply
 from chat_api.upstreams import MAIN
 
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
@@ -78,27 +78,39 @@ class RelayedApi:
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
     listen = call.body.after if isinstance(call.body, Upload) else receive
-    patience = settings.ping_interval or None if call.stream else None
+    passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
+    reply: Reply | None = None
     try:
-        task = await until_gone(gateway.handle(call), listen, patience)
-        try:
-            if task.done():
-                scope[SERVED_BY] = served_by(task.result())
-                reply = relayable(task.result(), call, time.time())
-                if reply.status >= 400:  # a refusal whose body goes on as it is; the others are logged as errors
-                    ids = (scope.get("chat_api.request_id", ""), upstream_id(reply.headers))
-                    log.info("%d from %s (request %s%s)", reply.status, reply.deployment.host, *ids)
-                if isinstance(reply.body, bytes):
-                    return await pass_whole(reply, send, head_only=call.method == "HEAD")
-                if not (call.is_followed and is_event_stream(reply)):
-                    return await pass_bytes(reply, listen, send)
-            passage = EventPassage(task, call, ping=settings.ping_interval, compat=settings.compat_chunks)
-            await passage(scope, listen, send)
-        finally:
-            await let_go(task)
+        async with Watch(listen):
+            if call.stream:
+                passage.keep_open()
+            try:
+                reply = await gateway.handle(call)
+                scope[SERVED_BY] = served_by(reply)
+                answer = relayable(reply, call, time.time())
+            except GatewayError as error:
+                if not passage.has_begun:
+                    raise
+                return await passage.fail(error)
+            await _pass(scope, send, call, answer, passage)
     finally:
+        passage.close()
+        if reply is not None:
+            await close(reply)
         if isinstance(call.body, Form):
             await call.body.aclose()
+
+
+async def _pass(scope: Scope, send: Send, call: Call, reply: Reply, passage: EventPassage) -> None:
+    if reply.status >= 400:  # a refusal whose body goes on as it is; the others are logged as errors
+        ids = (scope.get("chat_api.request_id", ""), upstream_id(reply.headers))
+        log.info("%d from %s (request %s%s)", reply.status, reply.deployment.host, *ids)
+    if passage.has_begun or (not isinstance(reply.body, bytes) and call.is_followed and is_event_stream(reply)):
+        return await passage.carry(reply)
+    passage.close()
+    if isinstance(reply.body, bytes):
+        return await pass_whole(reply, send, head_only=call.method == "HEAD")
+    return await pass_bytes(reply, send)
 
 
 def _answered_here(target: Target, method: str, models: Models, started: int) -> Response | None:

@@ -29,39 +29,57 @@ def let_streams_drain() -> None:
     AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
+class Watch:
+    """While its context is open, a client that leaves cancels what runs in it, which then ends in `ClientGone`.
+
+    Nobody else listens for the client (uvicorn only notes that it left), and an answer that nobody reads
+    is still paid for. To be left as soon as the answer has been sent: from then on there is nothing to watch.
+
+    Args:
+        receive: where the client's messages come from (ASGI 3), the body's having been read.
+    """
+
+    __slots__ = ("_gone", "_listener", "_receive", "_task")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._listener = asyncio.ensure_future(_disconnected(self._receive))
+        self._listener.add_done_callback(self._left)
+
+    def _left(self, listener: asyncio.Future[None]) -> None:
+        if not listener.cancelled() and self._task is not None:
+            self._gone = True
+            self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        task, self._task = self._task, None
+        self._listener.cancel()
+        if self._gone and task is not None and task.uncancel() == 0 and kind is asyncio.CancelledError:
+            raise ClientGone("the client left before its answer was complete") from None
+
+
 async def until_gone(
     work: Coroutine[Any, Any, Reply], receive: Receive, patience: float | None = None
 ) -> asyncio.Task[Reply]:
     """Run `work` until it is done, which the returned task then is, or for `patience` seconds; it goes on after that.
 
-    Nobody else listens for the client while an upstream call runs (uvicorn only notes that it left),
-    and an answer that nobody reads is still paid for. Whoever gets the task lets go of it.
+    Whoever gets the task lets go of it.
 
     Raises:
         ClientGone: the client left first; the work is cancelled.
     """
     task = asyncio.ensure_future(work)
     try:
-        await watched(task, receive, patience)
+        async with Watch(receive):
+            await asyncio.wait({task}, timeout=patience)
         return task
     except BaseException:
         await let_go(task)
         raise
-
-
-async def watched(task: asyncio.Task[Any], receive: Receive, patience: float | None = None) -> None:
-    """Wait until the task is done, or for `patience` seconds.
-
-    Raises:
-        ClientGone: the client left first.
-    """
-    gone = asyncio.ensure_future(_disconnected(receive))
-    try:
-        await asyncio.wait({task, gone}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done() and not task.done():
-            raise ClientGone("the client left before its answer was complete")
-    finally:
-        gone.cancel()
 
 
 async def let_go(task: asyncio.Task[Reply]) -> None:
@@ -69,11 +87,15 @@ async def let_go(task: asyncio.Task[Reply]) -> None:
     with anyio.CancelScope(shield=True):
         task.cancel()
         await asyncio.wait({task})
-        if task.cancelled() or task.exception() is not None:
-            return  # what raises has closed its connection
-        body = task.result().body
-        if not isinstance(body, bytes):
-            await body.aclose()
+        if not task.cancelled() and task.exception() is None:  # what raises has closed its connection
+            await close(task.result())
+
+
+async def close(reply: Reply) -> None:
+    """Let go of the upstream connection of a reply, whatever has been read of it."""
+    if not isinstance(reply.body, bytes):
+        with anyio.CancelScope(shield=True):
+            await reply.body.aclose()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -56,7 +56,7 @@ class SimpleChat:
         if call.stream and not wants_text:
             await _chat_events(scope, receive, send, call)
             return
-        async with Watch(receive):
+        async with Watch(scope, receive):
             reply = await gateway.handle(call)
         try:
             scope[SERVED_BY] = served_by(reply)
@@ -72,7 +72,7 @@ async def _chat_events(scope: Scope, receive: Receive, send: Send, call: Call) -
     """Answer with an event stream, which is kept open with pings, from before the upstream has answered at all."""
     gateway: Gateway = scope["state"]["gateway"]
     ping = scope["state"]["settings"].ping_interval
-    task = await until_gone(gateway.handle(call), receive, ping or None)
+    task = await until_gone(gateway.handle(call), scope, receive, ping or None)
     try:
         response: Response = ChatEvents(task, call, ping)
         if task.done():

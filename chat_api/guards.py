@@ -4,6 +4,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -123,10 +124,17 @@ class LoopbackGuard:
         await self.app(scope, receive, send)
 
 
+@lru_cache(maxsize=128)
+def _host_named(authority: bytes) -> str | None:
+    """The host in a Host header, in lower case; None if it is no host with an optional port."""
+    named = _AUTHORITY.fullmatch(authority.decode("latin-1"))
+    return named[1].lower() if named else None
+
+
 def _check_host_form(headers: Headers) -> None:
     """A request has at most one Host, and it is a host (RFC 9112 section 3.2); HTTP/1.0 needs none."""
     hosts = [value for name, value in headers if name == b"host"]
-    if len(hosts) > 1 or (hosts and hosts[0] and _AUTHORITY.fullmatch(hosts[0].decode("latin-1")) is None):
+    if len(hosts) > 1 or (hosts and hosts[0] and _host_named(hosts[0]) is None):
         raise RequestError("the Host header is no host name with an optional port", code="invalid_host")
 
 
@@ -142,12 +150,12 @@ def _check_address(scope: Scope) -> None:
 
 
 def _check_host(headers: Headers, known: Collection[str]) -> None:
-    hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]
+    hosts = [value for name, value in headers if name == b"host"]
     if not hosts:
         return  # HTTP/1.0 probes; browsers, which this guards against, always name a host
-    named = _AUTHORITY.fullmatch(hosts[0])
-    if len(hosts) != 1 or named is None or not (is_loopback(named[1]) or named[1].lower() in known):
-        shown = hosts[0]
+    named = _host_named(hosts[0])
+    if len(hosts) != 1 or named is None or not (is_loopback(named) or named in known):
+        shown = hosts[0].decode("latin-1")
         message = (
             f'host "{shown}" is not answered: this server lends its key to whoever asks, so it answers loopback '
             "names only (localhost, 127.0.0.1); CLIENT_KEYS or ALLOW_ANONYMOUS=true lifts that"

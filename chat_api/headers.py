@@ -1,6 +1,7 @@
 """Header decisions over raw `(name, value)` byte pairs with lower-case names: no I/O, no framework."""
 
 import ipaddress
+from functools import lru_cache
 
 from chat_api.types import Headers
 
@@ -83,6 +84,7 @@ def is_value(value: bytes) -> bool:
     return value.isascii() and value.decode().isprintable()
 
 
+@lru_cache(maxsize=128)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address, without a port, names this machine itself."""
     try:

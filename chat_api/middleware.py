@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-import secrets
+import random
 import time
+from collections.abc import Awaitable
 
 import msgspec
 from starlette.responses import Response
@@ -26,6 +27,8 @@ REQUEST_ID = b"x-chat-api-request-id"
 # In the scope, for the access log: who answered, and the status with which the server itself refused the request.
 SERVED_BY = "chat_api.served_by"
 REFUSED = "chat_api.refused"
+# The status that has gone out, once it has.
+STATUS = "chat_api.status"
 # What is wrong now is wrong in a second too: OpenAI's clients are told not to try again.
 SENSELESS_TO_REPEAT = frozenset({"answer_too_large", "internal_error", "not_an_answer", "upstream_not_http"})
 
@@ -41,6 +44,7 @@ class AccessLog:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._ids = random.Random()  # noqa: S311 - seeded by the system; an id is no secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
@@ -48,39 +52,39 @@ class AccessLog:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = secrets.token_hex(8)
+        request_id = f"{self._ids.getrandbits(64):016x}"
         scope["chat_api.request_id"] = request_id
-        status: int | None = None
         complete = False
 
-        async def named(message: Message) -> None:
-            nonlocal status, complete
+        def named(message: Message) -> Awaitable[None]:
+            nonlocal complete
             if message["type"] == "http.response.start":
-                status = message["status"]
+                scope[STATUS] = message["status"]
                 message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
             elif not message.get("more_body", False):
                 complete = True
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, named)
         finally:
-            client = scope["client"][0] if scope.get("client") else "-"
-            path = scope.get("raw_path", b"").decode("latin-1")
-            # Nothing was sent to a client that left before; an answer without its end was cut.
-            unsent = scope.get(REFUSED, 499)
-            shown = str(unsent) if status is None else f"{status}{'' if complete else ' (cut short)'}"
-            milliseconds = (time.perf_counter() - started) * 1000
-            served = f" {scope[SERVED_BY]}" if SERVED_BY in scope else ""
-            words = (client, scope["method"], path, shown, milliseconds, request_id, served)
-            access_log.info("%s %s %s %s %.1f ms %s%s", *words)
+            if access_log.isEnabledFor(logging.INFO):
+                client = scope["client"][0] if scope.get("client") else "-"
+                path = scope.get("raw_path", b"").decode("latin-1")
+                # Nothing was sent to a client that left before; an answer without its end was cut.
+                status = scope.get(STATUS) or scope.get(REFUSED, 499)
+                cut = "" if complete or STATUS not in scope else " (cut short)"
+                milliseconds = (time.perf_counter() - started) * 1000
+                served = f" {scope[SERVED_BY]}" if SERVED_BY in scope else ""
+                words = (client, scope["method"], path, status, cut, milliseconds, request_id, served)
+                access_log.info("%s %s %s %s%s %.1f ms %s%s", *words)
 
 
 class ErrorBoundary:
     """Makes every exception an answer, in OpenAI's shape or the simple endpoint's; no stack trace goes out.
 
-    Where the answer has begun already nothing is added: returning without its end makes the server
-    cut the connection, which is how a client learns that it is not complete.
+    Where the answer has begun already (`AccessLog`, around it, notes that) nothing is added: returning
+    without its end makes the server cut the connection, which is how a client learns that it is not complete.
     """
 
     def __init__(self, app: ASGIApp, *, relayed: tuple[str, ...] = ()) -> None:
@@ -92,18 +96,11 @@ class ErrorBoundary:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send)
         except (Exception, asyncio.CancelledError) as error:
             answer = _answer_to(error, scope.get("chat_api.request_id", ""))
-            if answer is not None and not started:
+            if answer is not None and STATUS not in scope:
                 is_relayed = _is_under(scope["path"], self.relayed)
                 response = relay_error(answer, scope) if is_relayed else error_response(answer)
                 if first(scope["headers"], b"expect") is not None:

@@ -61,11 +61,24 @@ class EventPassage:
         compat: whether chunks go on without what only Azure puts into them.
     """
 
+    __slots__ = (
+        "_call",
+        "_comment",
+        "_compat",
+        "_is_sending",
+        "_loop",
+        "_ping",
+        "_send",
+        "_sent_at",
+        "_timer",
+        "has_begun",
+    )
+
     def __init__(self, call: Call, send: Send, *, ping: float, compat: bool) -> None:
         self._send = send
         self._ping = ping
-        self._repair = EventRepair(call.operation, call.choices, compat=compat)
-        self._loop = asyncio.get_running_loop()
+        self._call = call
+        self._compat = compat
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None  # one that is being sent
         self._sent_at = 0.0
@@ -75,6 +88,7 @@ class EventPassage:
     def keep_open(self) -> None:
         """From now on, whenever nothing has gone out for a while, a comment does; before it the head, if need be."""
         if self._ping and self._timer is None:
+            self._loop = asyncio.get_running_loop()
             self._sent_at = self._loop.time()
             self._timer = self._loop.call_later(self._ping, self._look)
 
@@ -138,7 +152,8 @@ class EventPassage:
         await self._send(_part(last, more=more))
 
     async def _pass_on(self, body: ByteStream) -> None:
-        repair, send, loop = self._repair, self._send, self._loop
+        repair = EventRepair(self._call.operation, self._call.choices, compat=self._compat)
+        send, now = self._send, asyncio.get_running_loop().time
         try:
             async for chunk in body:
                 if part := repair.feed(chunk):
@@ -148,7 +163,7 @@ class EventPassage:
                     self._is_sending = True
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                     self._is_sending = False
-                    self._sent_at = loop.time()
+                    self._sent_at = now()
                 if repair.done or repair.error is not None:
                     break
         except UpstreamError:

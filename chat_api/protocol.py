@@ -2,18 +2,22 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from chat_api.answer import Answer
 from chat_api.errors import GatewayError, RequestError, simple_body
 from chat_api.guards import AUTHORITY
 from chat_api.middleware import REFUSED
 from chat_api.settings import Settings
+from chat_api.streaming import ON_DISCONNECT
 
 # Load balancers keep their connections for about a minute; the side that closes first must be theirs,
 # or a request that crosses our close is answered 502.
@@ -61,6 +65,7 @@ class Protocol(HttpToolsProtocol):
         self._since = self.loop.time()
         self._unsent = 0
         self._taken_at = self._since
+        self._on_disconnect: Callable[[], None] | None = None
 
     def _enter(self, phase: str) -> None:
         self._phase = phase
@@ -107,6 +112,8 @@ class Protocol(HttpToolsProtocol):
             self.cycle.scope[REFUSED] = status  # type: ignore[literal-required]  # for the access log
             self.cycle.disconnected = True  # whatever the app says from now on is not sent
             self.cycle.message_event.set()
+            if self._on_disconnect is not None:
+                self._on_disconnect()
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
@@ -119,6 +126,24 @@ class Protocol(HttpToolsProtocol):
         self._enter(HEAD)
         self._discarded = 0
         super().on_message_begin()
+        self.scope["extensions"] = {ON_DISCONNECT: self._notify}  # type: ignore[dict-item]  # a function
+
+    def _notify(self, callback: Callable[[], None] | None) -> asyncio.Task[Any] | None:
+        """Have `callback` called when the client leaves; gives the task that runs."""
+        self._on_disconnect = callback
+        if callback is None:
+            return None
+        if not self.cycle.more_body:
+            self.flow.resume_reading()  # after a large body it may be paused, and then nobody sees the client leave
+        if self.cycle.disconnected:
+            self.loop.call_soon(callback)
+        return asyncio.current_task(self.loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has left, or was let go of."""
+        super().connection_lost(exc)
+        if self._on_disconnect is not None:
+            self._on_disconnect()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; one that follows a body (a trailer, RFC 9110 section 6.5.1) is no header of the request."""
@@ -139,6 +164,10 @@ class Protocol(HttpToolsProtocol):
             self.scope[AUTHORITY] = urlsplit(self.url.decode("latin-1")).netloc  # type: ignore[literal-required]  # our own
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.send = Answer(cycle, self.loop).send  # type: ignore[method-assign, assignment]
+        super()._start_asgi_task(cycle, app)
+
     def on_message_complete(self) -> None:
         """The parser has read all it will of a request, which is not all where an upgrade was offered."""
         if not self.parser.should_upgrade():
@@ -147,10 +176,12 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer has been sent."""
-        super().on_response_complete()
-        if self._phase == ANSWER:
-            self._enter(IDLE)
+        """An answer has been sent. Whoever keeps an idle connection too long is shed: that takes no timer."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self._phase == ANSWER:
+                self._enter(IDLE)
 
     def on_body(self, body: bytes) -> None:
         """A part of a request's body; one that was answered already is thrown away, but not for ever."""

@@ -81,7 +81,7 @@ async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway
     passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
     reply: Reply | None = None
     try:
-        async with Watch(listen):
+        async with Watch(scope, listen):
             if call.stream:
                 passage.keep_open()
             try:
@@ -91,11 +91,11 @@ async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway
             except GatewayError as error:
                 if not passage.has_begun:
                     raise
-                return await passage.fail(error)
+                await passage.fail(error)
             await _pass(scope, send, call, answer, passage)
     finally:
         passage.close()
-        if reply is not None:
+        if reply is not None and not isinstance(reply.body, bytes):
             await close(reply)
         if isinstance(call.body, Form):
             await call.body.aclose()

@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn's, with a protocol of our own, a drain that ends well, a banner."""
 
+import gc
 import logging
 import os
 import signal
@@ -13,10 +14,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from chat_api import __version__
+from chat_api.middleware import access_log
 from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
 from chat_api.settings import Settings
 
 BACKLOG = 2048
+GARBAGE_THRESHOLD = 10_000  # objects, before Python looks for cycles among the youngest; requests make hardly any
 MAX_UNSENT_BYTES = 128 * 1024  # that the kernel holds for a connection
 
 
@@ -32,12 +35,18 @@ class Server(SheddingServer):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; a worker whose parent is gone stops, so that the port is free for the next."""
+        for handler in access_log.handlers:
+            handler.flush()
         self.should_exit = self.should_exit or (self.stops_with_parent and os.getppid() != self._parent)
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and print what a person needs to try it."""
         await super().startup(sockets)
+        # What is there now stays: the garbage collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
         if self.started and sockets:
             app: Starlette = self.config.app  # type: ignore[assignment]
             click.echo(banner(self._settings, sockets[0].getsockname()[1], app.state.upstream))

@@ -5,7 +5,7 @@ A stream that broke never looks complete: its last event is the error, `[DONE]` 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
@@ -14,7 +14,7 @@ import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import AppStatus
 from starlette.responses import StreamingResponse
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from chat_api.errors import ClientGone, GatewayError, StreamBroken, UpstreamError, simple_body
 from chat_api.refusals import accepted, read_refusal_in_200
@@ -22,6 +22,10 @@ from chat_api.sse import DONE, ChatStream
 from chat_api.types import Call, Reply
 
 PING = ServerSentEvent(comment="ping", sep="\n")
+# In the scope's extensions: takes what is to be called when the client leaves, or None; gives the running task.
+ON_DISCONNECT = "chat_api.on_disconnect"
+Notify = Callable[[Callable[[], None] | None], asyncio.Task[Any] | None]
+_NONE: dict[str, Any] = {}
 
 
 def let_streams_drain() -> None:
@@ -32,38 +36,48 @@ def let_streams_drain() -> None:
 class Watch:
     """While its context is open, a client that leaves cancels what runs in it, which then ends in `ClientGone`.
 
-    Nobody else listens for the client (uvicorn only notes that it left), and an answer that nobody reads
-    is still paid for. To be left as soon as the answer has been sent: from then on there is nothing to watch.
+    Nobody else listens for the client, and an answer that nobody reads is still paid for. Our own
+    server tells it at once (`ON_DISCONNECT`); others note only that it left, and a task has to ask.
+    To be left as soon as the answer has been sent: from then on there is nothing to watch.
 
     Args:
-        receive: where the client's messages come from (ASGI 3), the body's having been read.
+        scope: the request (ASGI 3).
+        receive: where the client's messages come from, the body's having been read.
     """
 
-    __slots__ = ("_gone", "_listener", "_receive", "_task")
+    __slots__ = ("_gone", "_listener", "_notify", "_receive", "_task")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._notify: Notify | None = scope.get("extensions", _NONE).get(ON_DISCONNECT)
         self._receive = receive
         self._gone = False
+        self._listener: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._listener = asyncio.ensure_future(_disconnected(self._receive))
-        self._listener.add_done_callback(self._left)
+        if self._notify is not None:
+            self._task = self._notify(self._left)
+        else:
+            self._task = asyncio.current_task()
+            self._listener = asyncio.ensure_future(_disconnected(self._receive))
+            self._listener.add_done_callback(lambda listener: None if listener.cancelled() else self._left())
 
-    def _left(self, listener: asyncio.Future[None]) -> None:
-        if not listener.cancelled() and self._task is not None:
+    def _left(self) -> None:
+        if self._task is not None:
             self._gone = True
             self._task.cancel()
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         task, self._task = self._task, None
-        self._listener.cancel()
+        if self._notify is not None:
+            self._notify(None)
+        elif self._listener is not None:
+            self._listener.cancel()
         if self._gone and task is not None and task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise ClientGone("the client left before its answer was complete") from None
 
 
 async def until_gone(
-    work: Coroutine[Any, Any, Reply], receive: Receive, patience: float | None = None
+    work: Coroutine[Any, Any, Reply], scope: Scope, receive: Receive, patience: float | None = None
 ) -> asyncio.Task[Reply]:
     """Run `work` until it is done, which the returned task then is, or for `patience` seconds; it goes on after that.
 
@@ -74,7 +88,7 @@ async def until_gone(
     """
     task = asyncio.ensure_future(work)
     try:
-        async with Watch(receive):
+        async with Watch(scope, receive):
             await asyncio.wait({task}, timeout=patience)
         return task
     except BaseException:

@@ -101,7 +101,7 @@ PATHS = {
     "quoted-traversal": (path(b"/v1/%2e%2e/admin"), 400, "invalid_path"),
     "quoted-slashes": (path(b"/v1/files/..%2f..%2fadmin"), 400, "invalid_path"),
     "backslash": (path(b"/v1/files/..%5cadmin"), 400, "invalid_path"),
-    "quoted-line-end": (path(b"/v1/files/a%0d%0ax"), 404, "unknown_path"),
+    "quoted-line-end": (path(b"/v1/files/a%0d%0ax"), 400, "invalid_path"),
     "quoted-tab": (path(b"/v1/files/a%09x"), 400, "invalid_path"),
     "not-utf-8": (path(b"/v1/files/%ff"), 400, "invalid_path"),
     "doubled-slash": (path(b"/v1//models"), 404, "unknown_path"),

@@ -64,7 +64,7 @@ def test_stray_exception_is_a_500_without_a_trace(caplog: pytest.LogCaptureFixtu
 def test_error_keeps_its_status_and_headers() -> None:
     """A gateway error is answered with its own status and headers, in the simple endpoint's shape."""
     error = NoUpstream("all busy", headers=((b"retry-after", b"1"),))
-    start, body = drive(ErrorBoundary(raising(error)))
+    start, body = drive(AccessLog(ErrorBoundary(raising(error))))
 
     assert start["status"] == 503
     assert (b"retry-after", b"1") in start["headers"]
@@ -82,7 +82,7 @@ def test_error_keeps_its_status_and_headers() -> None:
 )
 def test_answer_that_has_begun_is_left_without_its_end(error: BaseException) -> None:
     """Nothing is added to a response that broke: its missing end makes the server cut the connection."""
-    sent = drive(ErrorBoundary(raising(error, after_start=True)))
+    sent = drive(AccessLog(ErrorBoundary(raising(error, after_start=True))))
 
     assert [message["type"] for message in sent] == ["http.response.start"]
 

@@ -4,22 +4,15 @@ uvicorn's own way costs a write for each, and a coroutine and two pattern search
 """
 
 import asyncio
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from chat_api.passing import SENT
+
+MAX_COPIED_BYTES = 64 * 1024  # of a body, to be in one piece with its head
 _BODILESS = (204, 304)
-
-
-class _Sent:
-    """What there is to await of a message that has been sent."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return iter(())  # type: ignore[return-value]  # an iterator is all that `await` asks for
-
-
-SENT = _Sent()
 
 
 class Answer:
@@ -108,13 +101,16 @@ class Answer:
         if self._is_chunked:
             size = len(body)
             parts = (self._head, b"%x\r\n" % size, body, b"\r\n") if size else (self._head,)
-            raw = b"".join(parts if more else (*parts, b"0\r\n\r\n"))
+            cycle.transport.write(b"".join(parts if more else (*parts, b"0\r\n\r\n")))
         else:
             self._count(len(body), more=more)
-            raw = self._head + body if self._head else body
+            if not self._head:
+                cycle.transport.write(body)
+            elif len(body) < MAX_COPIED_BYTES:
+                cycle.transport.write(self._head + body)
+            else:
+                cycle.transport.writelines((self._head, body))
         self._head = b""
-        if raw:
-            cycle.transport.write(raw)
         if not more:
             cycle.response_complete = True
             cycle.message_event.set()

@@ -3,7 +3,7 @@
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
@@ -68,12 +68,15 @@ class _App(Starlette):
         return app
 
 
-def create_app(settings: Settings, *, transport: Transport | None = None) -> Starlette:
+def create_app(
+    settings: Settings, *, transport: Transport | None = None, access: Callable[[str], None] | None = None
+) -> Starlette:
     """The gateway as an ASGI application; what it opens is open while its lifespan runs.
 
     Args:
         settings: what `settings.load` gave.
         transport: sends requests upstream instead of `upstream`'s.
+        access: takes the lines of the access log; Python's logging does without it.
     """
 
     @asynccontextmanager
@@ -92,7 +95,7 @@ def create_app(settings: Settings, *, transport: Transport | None = None) -> Sta
     prefixes = _prefixes(settings)
     app = _App(
         routes=routes(settings.config.api_base, prefixes),
-        middleware=_middleware(settings, relayed_prefixes(settings.config.api_base, prefixes)),
+        middleware=_middleware(settings, relayed_prefixes(settings.config.api_base, prefixes), access),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -104,12 +107,12 @@ def _prefixes(settings: Settings) -> tuple[str, ...]:
     return tuple(server.prefix for server in (*settings.openai, *settings.extra) if server.prefix)
 
 
-def _middleware(settings: Settings, relayed: tuple[str, ...]) -> list[Middleware]:
+def _middleware(settings: Settings, relayed: tuple[str, ...], access: Callable[[str], None] | None) -> list[Middleware]:
     """The filters, outermost first. None of them reads a body."""
     hosts = {urlsplit(url).hostname or "" for urls in settings.upstream_urls.values() for url in urls} | {settings.host}
     stack: list[Any] = [
         # Outermost, so that its line has the status that was really sent, and its id is there for all.
-        Middleware(AccessLog),
+        Middleware(AccessLog, write=access),
         # Around the error boundary: a page has to be able to read errors as well.
         *_cors(settings),
         # Around everything that may raise: whatever it is, the client gets JSON and no stack trace.

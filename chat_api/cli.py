@@ -1,14 +1,12 @@
 """The commands: `serve`, `check` and `emulate`. They print, listen and set exit codes; nothing else does."""
 
 import logging
-import logging.config
 import os
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import msgspec
@@ -18,6 +16,8 @@ from chat_api import settings as settings_module
 from chat_api.app import create_app
 from chat_api.azure_url import Endpoint
 from chat_api.emulator import DEPLOYMENTS, Emulator, run_emulator
+from chat_api.logs import AccessLines, set_up_logging
+from chat_api.middleware import access_log
 from chat_api.server import Server, answering, listen, server_config
 from chat_api.settings import Settings, SettingsError
 from chat_api.settings_table import TABLE
@@ -26,7 +26,6 @@ from chat_api.workers import Workers
 
 BAD_SETTINGS = 3  # a process manager should not start it again before somebody has mended them
 CANNOT_LISTEN = 1
-MAX_HELD_LINES = 1000  # of the access log
 
 
 @click.group()
@@ -55,11 +54,12 @@ def serve(workers: int, **options: Any) -> None:
     """Serve the API until SIGTERM or SIGINT. The settings are in the environment and in .env: see sample.env."""
     settings = load_or_exit(overrides(**options))
     sock = listen_or_exit(settings.host, settings.port, "HTTPS_PORT" if settings.enable_ssl else "HTTP_PORT")
-    logging.config.dictConfig(log_config(settings.log_level))
-    lighten_logging()
+    set_up_logging(settings.log_level)
 
     def work() -> None:
-        server = Server(server_config(settings, create_app(settings)), settings)
+        lines = AccessLines(sys.stdout) if access_log.isEnabledFor(logging.INFO) else None
+        app = create_app(settings, access=lines.write if lines else None)
+        server = Server(server_config(settings, app), settings, lines)
         server.stops_with_parent = workers > 1
         server.run(sockets=[sock])
 
@@ -182,84 +182,6 @@ def _check_certificate(settings: Settings) -> None:
     except (ssl.SSLError, OSError) as error:
         problem = f"SSL_CERT and SSL_KEY are not a certificate and its unencrypted key in PEM form: {error}"
         raise SettingsError([problem], settings_module.ENV_FILE) from error
-
-
-def lighten_logging() -> None:
-    """Keep Python's logging from finding out, for every line, what no line says: thread, process, caller."""
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # as Python's logging HOWTO has it, "Optimization"
-
-
-class Lines(logging.Formatter):
-    """Log lines whose time is formatted once a second, not once a line."""
-
-    def __init__(self, fmt: str) -> None:
-        super().__init__(fmt)
-        self._second = 0
-        self._text = ""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
-        """The record's time, as `2026-11-21 14:42:01,123`."""
-        second = int(record.created)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        return f"{self._text},{int(record.msecs):03d}"
-
-
-def log_config(level: str) -> dict[str, Any]:
-    """Python's logging set up: requests to standard output, the rest to standard error.
-
-    uvicorn's own notes of starting and stopping are left to the banner. Libraries stay at warnings
-    even when the level is debug: some of them log headers and prompts.
-    """
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {
-            "line": {"()": Lines, "fmt": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
-            "access": {"()": Lines, "fmt": "%(asctime)s %(message)s"},
-        },
-        "filters": {"unfinished": {"()": Unfinished}},
-        "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["unfinished"]},
-            "stdout": {"()": AccessLines, "formatter": "access", "stream": "ext://sys.stdout"},
-        },
-        "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {
-            "chat_api": {"level": level.upper()},
-            "chat_api.access": {"handlers": ["stdout"], "propagate": False},
-        },
-    }
-
-
-class AccessLines(logging.StreamHandler[TextIO]):
-    """Writes access lines many at a time: when it is told to (`flush`), as the server does ten times a second."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take one line."""
-        self._lines.append(self.format(record))
-        if len(self._lines) >= MAX_HELD_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what there is."""
-        lines, self._lines = self._lines, []
-        if lines:
-            self.stream.write("\n".join(lines) + "\n")
-        super().flush()
-
-
-class Unfinished:
-    """Drops uvicorn's remark on a response without an end: it is how a broken stream is cut, and logged with it."""
-
-    def filter(self, record: Any) -> bool:
-        """Whether the record is logged."""
-        return "returned without completing response" not in record.getMessage()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The credential that a call is sent upstream with. Pure."""
 
 import re
+from functools import lru_cache
 
 from chat_api.errors import AuthError
 from chat_api.headers import is_value
@@ -16,11 +17,15 @@ def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
         AuthError: there is neither.
     """
     key = check_key(deployment.key or call.credential, deployment)
-    text = key.reveal().encode()
-    if deployment.kind == "openai":
-        return (b"authorization", b"Bearer " + text)
+    return _header(key.reveal(), deployment.kind)
+
+
+@lru_cache(maxsize=64)
+def _header(key: str, kind: str) -> tuple[bytes, bytes]:
+    text = key.encode()
     # Azure takes Entra ID tokens, which are JWTs, as Bearer only, and keys as api-key on every API.
-    return (b"authorization", b"Bearer " + text) if _JWT.fullmatch(text) else (b"api-key", text)
+    is_bearer = kind == "openai" or _JWT.fullmatch(text) is not None
+    return (b"authorization", b"Bearer " + text) if is_bearer else (b"api-key", text)
 
 
 def check_key(key: Secret | None, deployment: Deployment) -> Secret:

@@ -13,13 +13,13 @@ from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.headers import first, is_value, prefers_text, relayed
-from chat_api.incoming import credential_of
 from chat_api.middleware import SERVED_BY, served_by
 from chat_api.operations import path_meant
 from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
 from chat_api.refusals import accepted, hidden_refusal
 from chat_api.relaying import RelayedApi
+from chat_api.request_head import head_of
 from chat_api.settings import Settings
 from chat_api.streaming import ChatEvents, ChatText, Watch, adapted_text, close, let_go, until_gone
 from chat_api.types import Call, Headers, Reply
@@ -42,6 +42,7 @@ class SimpleChat:
         gateway: Gateway = scope["state"]["gateway"]
         settings: Settings = scope["state"]["settings"]
         headers: Headers = scope["headers"]
+        head = head_of(scope)
         sent = await read_body(scope, receive, settings.max_body_bytes)
         prompt = build(read_fields(headers, sent, scope["query_string"]), settings.defaults)
         call = Call(
@@ -49,14 +50,14 @@ class SimpleChat:
             model=prompt.model,
             body=prompt.body,
             stream=prompt.stream,
-            credential=credential_of(headers),
+            credential=head.credential,
             defaulted=prompt.defaulted,
         )
-        wants_text = prefers_text(first(headers, b"accept"))
+        wants_text = prefers_text(head.accept)
         if call.stream and not wants_text:
             await _chat_events(scope, receive, send, call)
             return
-        async with Watch(scope, receive):
+        with Watch(scope, receive):
             reply = await gateway.handle(call)
         try:
             scope[SERVED_BY] = served_by(reply)

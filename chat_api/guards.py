@@ -10,9 +10,9 @@ from urllib.parse import unquote, urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat_api.errors import Forbidden, RequestError
-from chat_api.headers import first, is_loopback
+from chat_api.headers import is_loopback
+from chat_api.request_head import RequestHead, head_of
 from chat_api.setting_parsers import Network
-from chat_api.types import Headers
 
 # What a client that takes this server for a proxy asks for.
 OPENAI_HOST = "api.openai.com"
@@ -50,7 +50,7 @@ class RequestTarget:
                 scope["path"] = unquote(url.path or "/")
             if authority is not None:
                 self._check(authority, scope)
-            _check_host_form(scope["headers"])
+            _check_host_form(head_of(scope).hosts)
         await self.app(scope, receive, send)
 
     def _check(self, authority: str, scope: Scope) -> None:
@@ -115,12 +115,12 @@ class LoopbackGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         if scope["type"] == "http":
-            headers: Headers = scope["headers"]
+            head = head_of(scope)
             if not self.any_host:
                 _check_address(scope)
-                _check_host(headers, self.hosts)
-            if "*" not in self.origins:
-                _check_origin(scope["method"], headers, self.origins)
+                _check_host(head.hosts, self.hosts)
+            if (head.origins or head.fetch_sites) and "*" not in self.origins:
+                _check_origin(scope["method"], head, self.origins)
         await self.app(scope, receive, send)
 
 
@@ -131,9 +131,8 @@ def _host_named(authority: bytes) -> str | None:
     return named[1].lower() if named else None
 
 
-def _check_host_form(headers: Headers) -> None:
+def _check_host_form(hosts: Sequence[bytes]) -> None:
     """A request has at most one Host, and it is a host (RFC 9112 section 3.2); HTTP/1.0 needs none."""
-    hosts = [value for name, value in headers if name == b"host"]
     if len(hosts) > 1 or (hosts and hosts[0] and _host_named(hosts[0]) is None):
         raise RequestError("the Host header is no host name with an optional port", code="invalid_host")
 
@@ -149,8 +148,7 @@ def _check_address(scope: Scope) -> None:
         raise Forbidden(message, code="address_not_allowed")
 
 
-def _check_host(headers: Headers, known: Collection[str]) -> None:
-    hosts = [value for name, value in headers if name == b"host"]
+def _check_host(hosts: Sequence[bytes], known: Collection[str]) -> None:
     if not hosts:
         return  # HTTP/1.0 probes; browsers, which this guards against, always name a host
     named = _host_named(hosts[0])
@@ -163,16 +161,15 @@ def _check_host(headers: Headers, known: Collection[str]) -> None:
         raise Forbidden(message, code="host_not_allowed")
 
 
-def _check_origin(method: str, headers: Headers, allowed: Collection[str]) -> None:
-    if method in ("GET", "HEAD") and first(headers, b"sec-fetch-mode") == b"navigate":
+def _check_origin(method: str, head: RequestHead, allowed: Collection[str]) -> None:
+    if method in ("GET", "HEAD") and head.fetch_mode == b"navigate":
         return  # a link that a person follows; the page it is on does not see the answer
-    origin = first(headers, b"origin")
+    origin = head.origins[0] if head.origins else None
     if origin is not None and origin.decode("latin-1") in allowed:
         return
-    own = (first(headers, b"host") or b"").lower()
-    same_origin = all(_authority(value) == own for name, value in headers if name == b"origin")
-    sites = {value.lower() for name, value in headers if name == b"sec-fetch-site"}
-    if not same_origin or sites & {b"cross-site", b"same-site"}:
+    own = head.hosts[0].lower() if head.hosts else b""
+    same_origin = all(_authority(value) == own for value in head.origins)
+    if not same_origin or head.fetch_sites & {b"cross-site", b"same-site"}:
         shown = "another origin" if origin is None else origin.decode("latin-1")[:200]
         message = f"requests from web pages of {shown} are not answered; CORS_ORIGINS names those that are"
         raise Forbidden(message, code="origin_not_allowed")

@@ -36,36 +36,51 @@ def first(headers: Headers, name: bytes) -> bytes | None:
 
 def media_type(headers: Headers) -> str:
     """The lower-case media type of Content-Type without its parameters; "" where there is none."""
-    value = first(headers, b"content-type") or b""
+    value = first(headers, b"content-type")
+    return _media_type(value) if value else ""
+
+
+@lru_cache(maxsize=128)
+def _media_type(value: bytes) -> str:
     return value.split(b";", 1)[0].strip().lower().decode("latin-1")
 
 
 def relayed(headers: Headers) -> Headers:
     """The upstream headers that go on to the client."""
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if (name in RELAYED or name.startswith(RELAYED_PREFIXES)) and is_value(value)
-    )
+    return _sound([pair for pair in headers if _is_relayed(pair[0])])
 
 
 def relayed_verbatim(headers: Headers) -> Headers:
     """The upstream headers that go on with a body that goes on as it came."""
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if (name in OF_BODY or name in RELAYED or name.startswith(RELAYED_PREFIXES) or name.startswith(b"openai-"))
-        and is_value(value)
-    )
+    return _sound([pair for pair in headers if _is_relayed_verbatim(pair[0])])
 
 
 def forwarded(headers: Headers) -> Headers:
     """The caller's headers that go upstream: an allow-list, so no credential, cookie or forwarding note does."""
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if (name in FORWARDED or name.startswith(FORWARDED_PREFIXES)) and is_value(value)
-    )
+    return _sound([pair for pair in headers if _is_forwarded(pair[0])])
+
+
+def _sound(headers: list[tuple[bytes, bytes]]) -> Headers:
+    """Those whose values are values; mostly all of them are, which one look tells."""
+    if is_value(b"".join([value for _, value in headers])):
+        return tuple(headers)
+    return tuple(pair for pair in headers if is_value(pair[1]))
+
+
+# The same few names come in every message, so what is decided of each is remembered.
+@lru_cache(maxsize=512)
+def _is_relayed(name: bytes) -> bool:
+    return name in RELAYED or name.startswith(RELAYED_PREFIXES)
+
+
+@lru_cache(maxsize=512)
+def _is_relayed_verbatim(name: bytes) -> bool:
+    return name in OF_BODY or _is_relayed(name) or name.startswith(b"openai-")
+
+
+@lru_cache(maxsize=512)
+def _is_forwarded(name: bytes) -> bool:
+    return name in FORWARDED or name.startswith(FORWARDED_PREFIXES)
 
 
 def accepts_gzip(headers: Headers) -> bool:

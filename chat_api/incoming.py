@@ -4,27 +4,19 @@ from urllib.parse import unquote
 
 from starlette.types import Receive, Scope
 
-from chat_api.headers import first, forwarded, media_type, presented_credential
 from chat_api.multipart import FieldFinder, boundary_of
 from chat_api.operations import DEPLOYMENT_SCOPED, Target, is_unrouted
 from chat_api.reading import check_coding, read_body
+from chat_api.request_head import RequestHead, head_of
 from chat_api.routing import Routing, form_model, read_routing
 from chat_api.settings import Settings
 from chat_api.spool import Form, Upload, declared_size, pieces_of
-from chat_api.types import Body, Call, Headers, Secret
+from chat_api.types import Body, Call, Headers
 
 _OURS = ("api-version", "api-key")  # of a query: what the caller has no say in
 
 
-def credential_of(headers: Headers) -> Secret | None:
-    """What a caller presents, if anything."""
-    presented = presented_credential(headers)
-    return Secret(presented) if presented else None
-
-
-async def read_call(
-    scope: Scope, receive: Receive, target: Target, settings: Settings, *, route: str, credential: Secret | None
-) -> Call:
+async def read_call(scope: Scope, receive: Receive, target: Target, settings: Settings, *, route: str) -> Call:
     """The call that a request makes.
 
     What says nothing of where it goes is passed on as it comes. A form is spooled, as its field
@@ -34,17 +26,17 @@ async def read_call(
         RequestError: the request cannot be served as it is.
         ClientGone: the client left before its body was complete.
     """
-    headers: Headers = scope["headers"]
+    head = head_of(scope)
     body, routing = await _read(scope, receive, target, settings)
     return Call(
         operation=target.operation,
         model=target.model or routing.model,
         body=body,
         stream=routing.stream,
-        credential=credential,
+        credential=head.credential,
         method=scope["method"],
         query=_query(scope["query_string"]),
-        headers=_labelled(forwarded(headers)) if body and isinstance(body, bytes) else forwarded(headers),
+        headers=head.forwarded_as_json if body and isinstance(body, bytes) else head.forwarded,
         verbatim=True,
         model_in_body=routing.model,
         choices=routing.choices,
@@ -53,38 +45,31 @@ async def read_call(
 
 
 async def _read(scope: Scope, receive: Receive, target: Target, settings: Settings) -> tuple[bytes | Body, Routing]:
-    headers: Headers = scope["headers"]
+    head, headers = head_of(scope), scope["headers"]
     operation = target.operation
-    is_form = media_type(headers) == "multipart/form-data"
+    is_form = head.media_type == "multipart/form-data"
     is_routed_form = is_form and operation in DEPLOYMENT_SCOPED
     passes = is_unrouted(scope["method"], operation) or operation.startswith("/")
     if passes or (is_form and not is_routed_form):
-        return _upload(headers, receive, settings.max_upload_bytes), Routing()
-    check_coding(headers)
+        return _upload(head, headers, receive, settings.max_upload_bytes), Routing()
+    check_coding(head.coding)
     if is_routed_form:
-        form = await _spooled(headers, receive, settings.max_upload_bytes)
+        form = await _spooled(head, headers, receive, settings.max_upload_bytes)
         return form, Routing(model=form_model(form.model))
     body = await read_body(scope, receive, settings.max_body_bytes)
     return body, read_routing(body) if body.strip() or operation in DEPLOYMENT_SCOPED else Routing()
 
 
-def _labelled(headers: Headers) -> Headers:
-    """The headers of a JSON body, which curl calls a form unless it is told otherwise."""
-    if media_type(headers) not in ("", "application/x-www-form-urlencoded", "text/plain"):
-        return headers
-    return (*(pair for pair in headers if pair[0] != b"content-type"), (b"content-type", b"application/json"))
-
-
-def _upload(headers: Headers, receive: Receive, max_bytes: int) -> bytes | Upload:
+def _upload(head: RequestHead, headers: Headers, receive: Receive, max_bytes: int) -> bytes | Upload:
     size = declared_size(headers, max_bytes, "MAX_UPLOAD_BYTES")
-    if size == 0 or (size is None and first(headers, b"transfer-encoding") is None):
+    if size == 0 or (size is None and not head.is_chunked):
         return b""
     return Upload(receive, size, max_bytes)
 
 
-async def _spooled(headers: Headers, receive: Receive, max_bytes: int) -> Form:
+async def _spooled(head: RequestHead, headers: Headers, receive: Receive, max_bytes: int) -> Form:
     declared_size(headers, max_bytes, "MAX_UPLOAD_BYTES")
-    form = Form(FieldFinder(boundary_of(first(headers, b"content-type") or b""), b"model"))
+    form = Form(FieldFinder(boundary_of(head.content_type), b"model"))
     try:
         async for piece in pieces_of(receive, max_bytes, "MAX_UPLOAD_BYTES"):
             await form.write(piece)
@@ -95,5 +80,7 @@ async def _spooled(headers: Headers, receive: Receive, max_bytes: int) -> Form:
 
 
 def _query(query: bytes) -> str:
+    if not query:
+        return ""
     parts = query.decode("latin-1").split("&")
     return "&".join(part for part in parts if unquote(part.partition("=")[0]).lower() not in _OURS)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.responses import Response
@@ -20,6 +20,7 @@ from chat_api.errors import (
     simple_body,
 )
 from chat_api.headers import first
+from chat_api.request_head import head_of
 from chat_api.retrying import SHOULD_RETRY
 from chat_api.types import Headers, Reply
 
@@ -40,10 +41,15 @@ class AccessLog:
     """Names every request and logs one line when it has ended: who, what, status, milliseconds, answered by whom.
 
     The query string stays out of it: it may hold a prompt. 499 stands for a client that left.
+
+    Args:
+        app: what answers.
+        write: takes each line; Python's logging does without it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, write: Callable[[str], None] | None = None) -> None:
         self.app = app
+        self._write = write or access_log.info
         self._ids = random.Random()  # noqa: S311 - seeded by the system; an id is no secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -68,16 +74,15 @@ class AccessLog:
         try:
             await self.app(scope, receive, named)
         finally:
-            if access_log.isEnabledFor(logging.INFO):
-                client = scope["client"][0] if scope.get("client") else "-"
-                path = scope.get("raw_path", b"").decode("latin-1")
-                # Nothing was sent to a client that left before; an answer without its end was cut.
-                status = scope.get(STATUS) or scope.get(REFUSED, 499)
-                cut = "" if complete or STATUS not in scope else " (cut short)"
-                milliseconds = (time.perf_counter() - started) * 1000
-                served = f" {scope[SERVED_BY]}" if SERVED_BY in scope else ""
-                words = (client, scope["method"], path, status, cut, milliseconds, request_id, served)
-                access_log.info("%s %s %s %s%s %.1f ms %s%s", *words)
+            client = scope["client"][0] if scope.get("client") else "-"
+            path = scope.get("raw_path", b"").decode("latin-1")
+            # Nothing was sent to a client that left before; an answer without its end was cut.
+            status = scope.get(STATUS) or scope.get(REFUSED, 499)
+            cut = "" if complete or STATUS not in scope else " (cut short)"
+            milliseconds = (time.perf_counter() - started) * 1000
+            served = f" {scope[SERVED_BY]}" if SERVED_BY in scope else ""
+            words = f"{client} {scope['method']} {path} {status}{cut} {milliseconds:.1f} ms {request_id}{served}"
+            self._write(words)
 
 
 class ErrorBoundary:
@@ -103,7 +108,7 @@ class ErrorBoundary:
             if answer is not None and STATUS not in scope:
                 is_relayed = _is_under(scope["path"], self.relayed)
                 response = relay_error(answer, scope) if is_relayed else error_response(answer)
-                if first(scope["headers"], b"expect") is not None:
+                if head_of(scope).expects:
                     # The body was perhaps never asked for; what comes next would be taken for it (RFC 9110 10.1.1).
                     response.raw_headers.append((b"connection", b"close"))
                 await response(scope, receive, send)

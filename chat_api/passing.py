@@ -5,6 +5,8 @@ nothing else does. A stream that breaks ends with an error event and a cut conne
 """
 
 import asyncio
+from collections.abc import Awaitable, Generator
+from functools import cached_property
 from typing import NoReturn
 
 import msgspec
@@ -17,6 +19,16 @@ from chat_api.repair import EventRepair
 from chat_api.types import ByteStream, Call, Headers, Reply
 
 PING = b": ping\n\n"
+
+
+class _Sent:
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value]  # an iterator is all that `await` asks for
+
+
+SENT = _Sent()  # what our server gives to await of a message that it has sent already
+
+
 EVENT_STREAM: Headers = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -44,8 +56,8 @@ async def pass_bytes(reply: Reply, send: Send) -> None:
     assert not isinstance(body, bytes)  # noqa: S101 - the caller saw to it
     await send({"type": "http.response.start", "status": reply.status, "headers": relayed_verbatim(reply.headers)})
     try:
-        async for chunk in body:
-            await send(_part(chunk))
+        while (waiting := await body.flow(lambda chunk: _sending(send(_part(chunk))))) is not None:
+            await waiting
     except UpstreamError as error:
         raise StreamBroken(error.message) from error
     await send(_part(b"", more=False))
@@ -61,19 +73,6 @@ class EventPassage:
         compat: whether chunks go on without what only Azure puts into them.
     """
 
-    __slots__ = (
-        "_call",
-        "_comment",
-        "_compat",
-        "_is_sending",
-        "_loop",
-        "_ping",
-        "_send",
-        "_sent_at",
-        "_timer",
-        "has_begun",
-    )
-
     def __init__(self, call: Call, send: Send, *, ping: float, compat: bool) -> None:
         self._send = send
         self._ping = ping
@@ -85,10 +84,17 @@ class EventPassage:
         self._is_sending = False
         self.has_begun = False
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    @cached_property
+    def _repair(self) -> EventRepair:
+        return EventRepair(self._call.operation, self._call.choices, compat=self._compat)
+
     def keep_open(self) -> None:
         """From now on, whenever nothing has gone out for a while, a comment does; before it the head, if need be."""
         if self._ping and self._timer is None:
-            self._loop = asyncio.get_running_loop()
             self._sent_at = self._loop.time()
             self._timer = self._loop.call_later(self._ping, self._look)
 
@@ -151,28 +157,44 @@ class EventPassage:
         self.close()
         await self._send(_part(last, more=more))
 
+    async def _send_after_comment(self, part: bytes) -> None:
+        if self._comment is not None:
+            await self._comment
+            self._comment = None
+        await self._send(_part(part))
+
     async def _pass_on(self, body: ByteStream) -> None:
-        repair = EventRepair(self._call.operation, self._call.choices, compat=self._compat)
-        send, now = self._send, asyncio.get_running_loop().time
+        repair = self._repair
         try:
-            async for chunk in body:
-                if part := repair.feed(chunk):
-                    if self._comment is not None:
-                        await self._comment  # one after the other
-                        self._comment = None
-                    self._is_sending = True
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-                    self._is_sending = False
-                    self._sent_at = now()
-                if repair.done or repair.error is not None:
+            while (waiting := await body.flow(self._take)) is not None:
+                await waiting
+                self._is_sending = False
+                if repair.is_over:
                     break
         except UpstreamError:
             if not repair.ended:
                 raise  # else the end of the answer has come, and only that of the body is missing
         if part := repair.finish():
-            await send(_part(part))
+            await self._send(_part(part))
         if repair.error is not None:
             raise repair.error
+
+    def _take(self, chunk: bytes) -> Awaitable[object] | None:
+        """Pass a chunk on, if it completes an event (`Sink`)."""
+        repair = self._repair
+        if part := repair.feed(chunk):
+            if self._comment is not None:
+                return self._send_after_comment(part)
+            self._sent_at = self._loop.time()
+            sending = self._send({"type": "http.response.body", "body": part, "more_body": True})
+            if sending is not SENT:
+                self._is_sending = True
+                return sending
+        return SENT if repair.is_over else None
+
+
+def _sending(sending: Awaitable[object]) -> Awaitable[object] | None:
+    return None if sending is SENT else sending
 
 
 def is_event_stream(reply: Reply) -> bool:

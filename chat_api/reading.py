@@ -45,7 +45,7 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
         RequestError: they cannot be read, or a field is given twice.
         UnsupportedMediaType: the content type or the charset is none of those.
     """
-    check_coding(headers)
+    check_coding(first(headers, b"content-encoding"))
     if not body and query:
         return read_form(_decoded(query, "utf-8"))
     kind = media_type(headers)
@@ -65,13 +65,12 @@ def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:
     return merge(fields, read_form(_decoded(query, "utf-8"))) if query else fields
 
 
-def check_coding(headers: Headers) -> None:
-    """Whether a body can be read as it is.
+def check_coding(coding: bytes | None) -> None:
+    """Whether a body of this Content-Encoding can be read as it is.
 
     Raises:
         UnsupportedMediaType: it is compressed.
     """
-    coding = first(headers, b"content-encoding")
     if coding is not None and coding.strip().lower() not in (b"", b"identity"):
         raise UnsupportedMediaType(f'content-encoding "{coding.decode("latin-1")}" is not read here; send none')
 

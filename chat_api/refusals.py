@@ -93,7 +93,7 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
         return reply
     if status < 300:
         is_json = media_type(reply.headers) == "application/json" and first(reply.headers, b"content-encoding") is None
-        if status == 200 and is_json and not body.strip() and call.method != "HEAD":
+        if status == 200 and is_json and (not body or body.isspace()) and call.method != "HEAD":
             raise UpstreamError(f"{host} answered 200 with nothing in it", code="not_an_answer")
         if call.stream and call.operation in CHAT:
             raise hidden_refusal(reply, call) or no_events(reply)
@@ -110,6 +110,9 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
     raise refusal
 
 
+MAX_ERROR_BYTES = 64 * 1024  # what is larger is an answer, whatever it is called
+
+
 class _Outline(msgspec.Struct):
     """What tells an error from an answer that happens to have a member called so."""
 
@@ -121,6 +124,8 @@ class _Outline(msgspec.Struct):
 
 
 def _is_error_alone(body: bytes) -> bool:
+    if len(body) > MAX_ERROR_BYTES or b'"error"' not in body:
+        return False
     try:
         outline = msgspec.json.decode(body, type=_Outline)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):

@@ -8,16 +8,17 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 from chat_api import refusals, translate
 from chat_api.coding import decoded, is_readable, without_coding
 from chat_api.credentials import credential
 from chat_api.errors import UpstreamError
-from chat_api.headers import accepts_gzip, media_type, relayed
+from chat_api.headers import accepts_gzip, first, media_type, relayed
 from chat_api.sse import MAX_EVENT_BYTES, Event, EventDecoder, read_chunk
-from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Transport, UpstreamResponse
+from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Sink, Transport, UpstreamResponse
 
 MAX_REMEMBERED_DEPLOYMENTS = 1000
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer that is read whole
@@ -47,7 +48,7 @@ class Relay:
         """
         presented = credential(call, deployment)
         while True:
-            learned = self._learned.get(deployment, ())
+            learned = self._learned.get(deployment, ()) if self._learned else ()
             request, applied = translate.upstream_request(call, deployment, presented, learned)
             response = await self._transport.send(request)
             reply = _without_key(await _judged(response, call, deployment, applied), presented[1])
@@ -70,6 +71,15 @@ class Relay:
         self._learned[deployment] = (*learned, adaptation)
 
 
+@runtime_checkable
+class Flowing(Protocol):
+    """Chunks that need not be asked for one by one."""
+
+    async def flow(self, sink: Sink) -> Awaitable[object] | None:
+        """As `ByteStream` has it."""
+        ...
+
+
 class RelayedBody:
     """A response's body as it arrives, read once: the chunks that were held to judge it, then the rest."""
 
@@ -84,6 +94,18 @@ class RelayedBody:
 
     async def __anext__(self) -> bytes:
         return self._held.popleft() if self._held else await anext(self._rest)
+
+    async def flow(self, sink: Sink) -> Awaitable[object] | None:
+        """Give `sink` each chunk as it comes, until it returns something to await; None is the end."""
+        while self._held:
+            if (waiting := sink(self._held.popleft())) is not None:
+                return waiting
+        if isinstance(self._rest, Flowing):
+            return await self._rest.flow(sink)
+        async for chunk in self._rest:
+            if (waiting := sink(chunk)) is not None:
+                return waiting
+        return None
 
     def expect_end(self) -> None:
         """The answer is complete: only the end of the body is still to come."""
@@ -154,7 +176,7 @@ async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, depl
     status. What is large or binary goes on as it comes.
     """
     # A coding that the caller cannot read is opened, though it was not asked for.
-    readable = accepts_gzip(call.headers)
+    readable = first(response.headers, b"content-encoding") is None or accepts_gzip(call.headers)
     chunks = response.chunks() if readable else decoded(response)
     headers = response.headers if readable else without_coding(response.headers)
     held: list[bytes] = []
@@ -166,7 +188,7 @@ async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, depl
             if size > MAX_HELD_BYTES:
                 return Reply(response.status, headers, RelayedBody(response, held, chunks), deployment)
         await response.aclose()
-        return Reply(response.status, headers, b"".join(held), deployment)
+        return Reply(response.status, headers, held[0] if len(held) == 1 else b"".join(held), deployment)
     if kind == "text/html" and call.method == "POST":
         message = f"{deployment.host} answered with a page, not with an answer; check {deployment.url_setting}"
         raise UpstreamError(message, code="not_an_answer")

@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from functools import lru_cache
 from urllib.parse import unquote
 
 import msgspec
@@ -11,12 +12,13 @@ from starlette.types import Receive, Scope, Send
 
 from chat_api.errors import GatewayError, UnknownPath, WrongMethod
 from chat_api.gateway import Gateway
-from chat_api.incoming import credential_of, read_call
+from chat_api.incoming import read_call
 from chat_api.middleware import SERVED_BY, served_by, upstream_id
 from chat_api.models import Models
 from chat_api.operations import Target, parse_path, path_meant
 from chat_api.passing import EventPassage, is_event_stream, pass_bytes, pass_whole
 from chat_api.refusals import relayable
+from chat_api.request_head import head_of
 from chat_api.settings import Settings
 from chat_api.spool import Form, Upload
 from chat_api.streaming import Watch, close
@@ -56,24 +58,28 @@ class RelayedApi:
             return
         target = self._target(scope)
         own = _answered_here(target, scope["method"], gateway.models(self._route), scope["state"]["started"])
-        credential = credential_of(scope["headers"])
+        credential = head_of(scope).credential
         if own is not None:
             gateway.authenticate(credential, gateway.models(self._route).resource()[0])
             await own(scope, receive, send)
             return
         gateway.admit(credential, self._route)
-        call = await read_call(scope, receive, target, settings, route=self._route, credential=credential)
+        call = await read_call(scope, receive, target, settings, route=self._route)
         await _relay(scope, receive, send, call, gateway, settings)
 
     def _target(self, scope: Scope) -> Target:
-        raw = _NEEDLESSLY_QUOTED.sub(lambda quoted: unquote(quoted[0]), scope["raw_path"].decode("latin-1"))
-        start = len(scope.get("root_path", "")) + len(self._prefix)
-        path = raw[start:]
-        if self._prefix == "/v1/" and path.startswith(("v1/", "openai/")):
-            meant = path_meant(f"/v1/{path}")
-            raise UnknownPath(f"/v1/{path} is not served here" + (f"; did you mean {meant}?" if meant else ""))
-        target = parse_path(path.removeprefix("v1/"))
-        return Target(f"/{path}") if self._whole and not path.startswith("v1/") else target
+        return _target(scope["raw_path"], len(scope.get("root_path", "")), self._prefix, self._whole)
+
+
+@lru_cache(maxsize=1024)
+def _target(raw_path: bytes, root_chars: int, prefix: str, whole: bool) -> Target:
+    raw = _NEEDLESSLY_QUOTED.sub(lambda quoted: unquote(quoted[0]), raw_path.decode("latin-1"))
+    path = raw[root_chars + len(prefix) :]
+    if prefix == "/v1/" and path.startswith(("v1/", "openai/")):
+        meant = path_meant(f"/v1/{path}")
+        raise UnknownPath(f"/v1/{path} is not served here" + (f"; did you mean {meant}?" if meant else ""))
+    target = parse_path(path.removeprefix("v1/"))
+    return Target(f"/{path}") if whole and not path.startswith("v1/") else target
 
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
@@ -81,7 +87,7 @@ async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway
     passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
     reply: Reply | None = None
     try:
-        async with Watch(scope, listen):
+        with Watch(scope, listen):
             if call.stream:
                 passage.keep_open()
             try:

@@ -19,10 +19,8 @@ TERMINAL = frozenset(
 )  # the events of the Responses API after which nothing comes
 END = b"data: [DONE]\n\n"
 
-# One look at the bytes tells most chunks apart from those that have to be read.
-_OF_INTEREST = re.compile(
-    rb'\[DONE\]|"error"|event: ?error|"finish_reason"\s*:\s*"|response\.(?:completed|failed|incomplete|cancelled)'
-)
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_TOLD = re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)")
 _MARKS = (b"\n\n", b"\n\r\n", b"\r\r")  # what ends with them is whole
 _EVENT = re.compile(rb"(?s).*?(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 
@@ -47,6 +45,11 @@ class EventRepair:
         self._told = False  # a Responses stream has said how it ends
         self.done = False  # nothing that still comes belongs to the answer
         self.error: UpstreamError | None = None  # why the answer is not complete
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more goes on: the answer is complete, or cannot be."""
+        return self.done or self.error is not None
 
     @property
     def ended(self) -> bool:
@@ -99,12 +102,12 @@ class EventRepair:
         return whole
 
     def _followed(self, whole: bytes) -> bytes:
-        if self.done or self.error is not None:
+        if self.is_over:
             return b""
         if self._at_start:
             self._at_start = False
             whole = whole.removeprefix(b"\xef\xbb\xbf")
-        if self._compat is None and _OF_INTEREST.search(whole) is None:
+        if self._compat is None and not self._is_of_interest(whole):
             return whole
         passed = []
         end = 0
@@ -121,6 +124,12 @@ class EventRepair:
         else:
             passed.append(whole[end:])  # more empty lines than one
         return b"".join(passed)
+
+    def _is_of_interest(self, whole: bytes) -> bool:
+        """Whether it has to be read: a look at the bytes tells most chunks apart."""
+        if b"[DONE]" in whole or b'"error"' in whole or b"event: error" in whole or b"event:error" in whole:
+            return True
+        return (_TOLD if self._is_responses else _FINISHED).search(whole) is not None
 
     def _read(self, event: Event) -> bool:
         """Take note of an event; False if it ends the stream."""

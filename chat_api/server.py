@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from chat_api import __version__
-from chat_api.middleware import access_log
+from chat_api.logs import AccessLines
 from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
 from chat_api.settings import Settings
 
@@ -28,15 +28,15 @@ class Server(SheddingServer):
 
     stops_with_parent = False
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings, lines: AccessLines | None = None) -> None:
         super().__init__(config)
         self._settings = settings
+        self._flush = lines.flush if lines else _nothing
         self._parent = os.getppid()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; a worker whose parent is gone stops, so that the port is free for the next."""
-        for handler in access_log.handlers:
-            handler.flush()
+        self._flush()
         self.should_exit = self.should_exit or (self.stops_with_parent and os.getppid() != self._parent)
         return await super().on_tick(counter)
 
@@ -60,6 +60,7 @@ class Server(SheddingServer):
         await super().shutdown(sockets)
         if self.force_exit:
             logging.disable()  # what is cut on demand need not explain itself, trace by trace
+        self._flush()
         click.echo("Stopped.")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -70,6 +71,10 @@ class Server(SheddingServer):
         """
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+
+
+def _nothing() -> None:
+    pass
 
 
 def server_config(settings: Settings, app: Starlette) -> uvicorn.Config:

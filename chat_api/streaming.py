@@ -53,7 +53,7 @@ class Watch:
         self._gone = False
         self._listener: asyncio.Future[None] | None = None
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         if self._notify is not None:
             self._task = self._notify(self._left)
         else:
@@ -66,7 +66,7 @@ class Watch:
             self._gone = True
             self._task.cancel()
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         task, self._task = self._task, None
         if self._notify is not None:
             self._notify(None)
@@ -88,7 +88,7 @@ async def until_gone(
     """
     task = asyncio.ensure_future(work)
     try:
-        async with Watch(scope, receive):
+        with Watch(scope, receive):
             await asyncio.wait({task}, timeout=patience)
         return task
     except BaseException:

@@ -4,6 +4,7 @@ Azure's classic API names the deployment in the path and ignores `model`; its v1
 OpenAI-compatible server read `model` from the body. What the body need not change for, it does not.
 """
 
+from functools import lru_cache
 from urllib.parse import quote
 
 import msgspec
@@ -33,7 +34,7 @@ def upstream_request(
     body, applied = adapted_body(call, adaptations)
     if (name := model_for_body(call, deployment)) is not None:
         body = with_model(body, name) if isinstance(body, bytes) else body.with_model(name)
-    headers = (*_headers(call), credential)
+    headers = _relayed(call.headers, call.stream, credential) if call.verbatim else _asked(call.stream, credential)
     return UpstreamRequest(call.method, url(call, deployment), headers, body, deployment.url_setting), applied
 
 
@@ -52,10 +53,15 @@ def url(call: Call, deployment: Deployment) -> str:
     dated = f"api-version={CLASSIC_ONLY[operation] if version in _V1_QUERY else version}"
     if operation not in DEPLOYMENT_SCOPED:
         return _with_query(f"{base}/openai/{operation}", call.query, dated)
-    name = deployment.name
+    return _with_query(_scoped(base, deployment.name, operation), call.query, dated)
+
+
+@lru_cache(maxsize=1024)
+def _scoped(base_url: str, name: str, operation: str) -> str:
+    """The URL of an operation of a deployment; few of them come again and again."""
     if not is_deployment_name(name):
         raise RequestError(f"model is {name!r}, which no deployment is called", param="model", code="invalid_model")
-    return _with_query(f"{base}/openai/deployments/{quote(name, safe='')}/{operation}", call.query, dated)
+    return f"{base_url}/openai/deployments/{quote(name, safe='')}/{operation}"
 
 
 def model_for_body(call: Call, deployment: Deployment) -> str | None:
@@ -92,18 +98,28 @@ def adapted_body(call: Call, adaptations: tuple[Adaptation, ...]) -> tuple[bytes
     return (msgspec.json.encode(members), tuple(applied)) if applied else (call.body, ())
 
 
-def _headers(call: Call) -> Headers:
-    """The headers that describe what is wanted.
+# The headers say what is wanted. An event stream is read here, event by event, and what the simple
+# endpoint asks for is read whole: compressed, either would have to be opened first. Everything else
+# may come as the caller can read it, which for us to be able to read an error means gzip at the most.
+# A client sends the same ones again and again, so the last few sets are kept.
 
-    An event stream is read here, event by event, and what the simple endpoint asks for is read
-    whole: compressed, either would have to be opened first. Everything else may come as the caller
-    can read it, which for us to be able to read an error means gzip at the most.
-    """
-    if not call.verbatim:
-        accept = b"text/event-stream" if call.stream else b"application/json"
-        return ((b"content-type", b"application/json"), (b"accept", accept), (b"accept-encoding", b"identity"))
-    coding = b"gzip" if not call.stream and accepts_gzip(call.headers) else b"identity"
-    return (*(pair for pair in call.headers if pair[0] != b"accept-encoding"), (b"accept-encoding", coding))
+
+@lru_cache(maxsize=16)
+def _asked(stream: bool, credential: tuple[bytes, bytes]) -> Headers:
+    accept = b"text/event-stream" if stream else b"application/json"
+    return (
+        (b"content-type", b"application/json"),
+        (b"accept", accept),
+        (b"accept-encoding", b"identity"),
+        credential,
+    )
+
+
+@lru_cache(maxsize=128)
+def _relayed(headers: Headers, stream: bool, credential: tuple[bytes, bytes]) -> Headers:
+    coding = b"gzip" if not stream and accepts_gzip(headers) else b"identity"
+    kept = [pair for pair in headers if pair[0] != b"accept-encoding"]
+    return (*kept, (b"accept-encoding", coding), credential)
 
 
 def _with_query(url: str, *parts: str) -> str:

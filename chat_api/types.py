@@ -1,6 +1,6 @@
 """The frozen values that travel between the rooms, and the protocols they meet at."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -138,6 +138,10 @@ class UpstreamRequest:
     setting: str = "ENDPOINT"  # what a person would look at if nobody answers there
 
 
+# Takes a piece of a body; gives what has to be awaited before the next, or None to go on at once.
+Sink = Callable[[bytes], Awaitable[object] | None]
+
+
 class ByteStream(Protocol):
     """A body that is still arriving; whoever takes it closes it, read to its end or not.
 
@@ -146,6 +150,13 @@ class ByteStream(Protocol):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The chunks as they come."""
+        ...
+
+    async def flow(self, sink: Sink) -> Awaitable[object] | None:
+        """Give `sink` each chunk the moment it is there, until there is something to await, which is returned.
+
+        None is the end. A chunk that is passed on so wakes no task, whereas each step of an iteration does.
+        """
         ...
 
     def expect_end(self) -> None:

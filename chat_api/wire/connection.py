@@ -10,6 +10,7 @@ from chat_api.wire.parser import ResponseParser, Unreadable
 from chat_api.wire.response import Response
 
 MAX_UNSENT_BYTES = 64 * 1024  # of a request, before whoever sends it waits
+PIECE_BYTES = 256 * 1024  # of a large body, that are written at a time
 NEVER = float("inf")
 
 
@@ -91,11 +92,8 @@ class Connection(asyncio.Protocol):
         if not self.is_open:
             raise self._owner.failures.closed()
         self._head = waiter = self._loop.create_future()
-        if isinstance(body, bytes):
-            if len(body) <= MAX_UNSENT_BYTES:
-                self._transport.write(head + body)
-            else:
-                self._transport.writelines((head, body))
+        if isinstance(body, bytes) and len(body) <= MAX_UNSENT_BYTES:
+            self._transport.write(head + body)
             self._expect_head()
         else:
             self._transport.write(head)
@@ -118,24 +116,28 @@ class Connection(asyncio.Protocol):
         self.deadline = self._loop.time() + seconds
         self._owner.watch(self.deadline)
 
-    async def _send(self, body: Body) -> None:
+    async def _send(self, body: bytes | Body) -> None:
+        if isinstance(body, bytes):
+            # Over TLS only what is written piece by piece is seen to be taken, or not.
+            for at in range(0, len(body), PIECE_BYTES):
+                await self._write(memoryview(body)[at : at + PIECE_BYTES])
+            return
         sent = 0
         async for piece in body:
-            if not piece:
-                continue  # a chunk of nothing would be the last one
-            sent += len(piece)
-            if body.size is None:
-                self._transport.writelines((b"%x\r\n" % len(piece), piece, b"\r\n"))
-            else:
-                self._transport.write(piece)
-            if self._write_paused:
-                self._unsent_bytes = self._transport.get_write_buffer_size()
-                self._drained = self._loop.create_future()
-                await self._drained
+            if piece:  # a chunk of nothing would be the last one
+                sent += len(piece)
+                await self._write(piece if body.size is not None else b"%x\r\n%s\r\n" % (len(piece), piece))
         if body.size is None:
             self._transport.write(b"0\r\n\r\n")
         elif sent != body.size:
             raise UpstreamError(f"the request's body has {sent} bytes, not {body.size}")
+
+    async def _write(self, piece: bytes | memoryview) -> None:
+        self._transport.write(piece)
+        if self._write_paused:
+            self._unsent_bytes = self._transport.get_write_buffer_size()
+            self._drained = self._loop.create_future()
+            await self._drained
 
     def _sent(self, sender: asyncio.Task[None]) -> None:
         """A body has been sent, or cannot be: then there will be no answer to it."""
@@ -157,8 +159,10 @@ class Connection(asyncio.Protocol):
         if self._response is None:
             self.close()
         elif self._parser.begun:
-            if not self._reading_paused:  # else it is us who do not read
-                self._fail(failures.idle_timeout() if self._parser.head_complete else failures.first_byte_timeout())
+            if not self._parser.head_complete:
+                self._fail(failures.first_byte_timeout())
+            elif not self._reading_paused:  # else it is us who do not read
+                self._fail(failures.idle_timeout())
         elif self._write_paused:
             unsent = self._transport.get_write_buffer_size()
             if unsent >= self._unsent_bytes:

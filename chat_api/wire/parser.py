@@ -106,6 +106,8 @@ class ResponseParser:
         parser, response = self._parser, self._response
         status = parser.get_status_code()
         if status < 200:
+            if status < 100 or status == 101:  # 101 switches protocols, which was not asked for
+                raise Unreadable(f"answered {status}, which is no answer")
             self._headers = []
             return
         if parser.get_http_version() not in ("1.1", "1.0"):

@@ -93,7 +93,7 @@ class Pool:
                 sock = await self._connected()
         except TimeoutError:
             raise self.failures.connect_timeout() from None
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # some names cannot be asked for (idna)
             raise self.failures.unreachable(error) from error
         host = self._origin.host if self._origin.is_tls else None
         tls = self._tls if self._origin.is_tls else None

@@ -67,26 +67,31 @@ def head(method: str, to: Address, headers: Headers, body: bytes | Body) -> byte
     Raises:
         Unsendable: the method, or a header, is none; nothing with CR, LF or NUL in it is ever sent.
     """
+    lines = _lines(method, to, tuple(headers))
+    if isinstance(body, bytes):
+        if body or method not in _BODILESS:
+            return b"%scontent-length: %d\r\n\r\n" % (lines, len(body))
+        return lines + b"\r\n"
+    if body.size is None:
+        return lines + b"transfer-encoding: chunked\r\n\r\n"
+    return b"%scontent-length: %d\r\n\r\n" % (lines, body.size)
+
+
+@lru_cache(maxsize=128)
+def _lines(method: str, to: Address, headers: Headers) -> bytes:
+    """The lines that do not tell of the body's length; the same again and again, so the last few are kept."""
+    if not method.isalpha() or not method.isascii():
+        raise Unsendable("the method is none")
     lines = [b"%s %s HTTP/1.1\r\n" % (method.encode("ascii", "replace"), to.target), to.host]
     for pair in headers:
         if not _is_name(pair[0]):
             raise Unsendable("a header's name is none")
         if pair[0] != b"content-length" and pair[0] != b"transfer-encoding":
             lines.append(b"%s: %s\r\n" % pair)
-    if isinstance(body, bytes):
-        if body or method not in _BODILESS:
-            lines.append(b"content-length: %d\r\n" % len(body))
-    elif body.size is None:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    else:
-        lines.append(b"content-length: %d\r\n" % body.size)
-    lines.append(b"\r\n")
     raw = b"".join(lines)
     # Each line has one CR and one LF, which are ours: any more came in with a value.
     if raw.count(b"\n") != len(lines) or raw.count(b"\r") != len(lines) or b"\0" in raw:
         raise Unsendable("a header holds a line end or a NUL")
-    if not method.isalpha() or not method.isascii():
-        raise Unsendable("the method is none")
     return raw
 
 

@@ -1,11 +1,11 @@
 """A response on the wire: its head, and its body as it arrives, between the parser and whoever reads it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol
 
 from chat_api.errors import GatewayError
-from chat_api.types import Headers
+from chat_api.types import Headers, Sink
 
 MAX_HELD_BYTES = 256 * 1024  # of a body whose reader is slower; then the socket is no longer read
 
@@ -32,7 +32,18 @@ class Response:
     What has arrived between two looks of the reader comes out in one piece.
     """
 
-    __slots__ = ("_ended", "_error", "_held", "_held_bytes", "_loop", "_source", "_waiter", "headers", "status")
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_held",
+        "_held_bytes",
+        "_loop",
+        "_sink",
+        "_source",
+        "_waiter",
+        "headers",
+        "status",
+    )
 
     def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
@@ -41,7 +52,8 @@ class Response:
         self._loop = loop
         self._held: list[bytes] = []
         self._held_bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Awaitable[object] | None] | None = None
+        self._sink: Sink | None = None
         self._ended = False
         self._error: GatewayError | None = None
 
@@ -54,15 +66,40 @@ class Response:
 
     async def __anext__(self) -> bytes:
         while not self._held:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
+            if self._at_end():
                 raise StopAsyncIteration
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._woken()
+        return self._taken()
+
+    async def flow(self, sink: Sink) -> Awaitable[object] | None:
+        """Give `sink` what arrives as it arrives, until it returns something to await; None is the end.
+
+        Raises:
+            UpstreamError: it breaks off; and whatever `sink` raises.
+        """
+        if self._held and (waiting := sink(self._taken())) is not None:
+            return waiting
+        if self._at_end():
+            return None
+        self._sink = sink
+        try:
+            return await self._woken()
+        finally:
+            self._sink = None
+
+    def _at_end(self) -> bool:
+        if self._error is not None:
+            raise self._error
+        return self._ended
+
+    async def _woken(self) -> Awaitable[object] | None:
+        self._waiter = self._loop.create_future()
+        try:
+            return await self._waiter
+        finally:
+            self._waiter = None
+
+    def _taken(self) -> bytes:
         held = self._held
         body = held[0] if len(held) == 1 else b"".join(held)
         held.clear()
@@ -78,6 +115,13 @@ class Response:
 
     def feed(self, body: bytes) -> None:
         """The next bytes of the body have arrived."""
+        if self._sink is not None and self._waiter is not None and not self._waiter.done():
+            try:
+                if (waiting := self._sink(body)) is not None:
+                    self._waiter.set_result(waiting)
+            except Exception as error:
+                self._waiter.set_exception(error)
+            return
         self._held.append(body)
         if self._held_bytes <= MAX_HELD_BYTES < self._held_bytes + len(body) and self._source is not None:
             self._source.pause()
@@ -92,5 +136,9 @@ class Response:
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._sink is not None and self._error is not None:
+            self._waiter.set_exception(self._error)
+        else:
             self._waiter.set_result(None)

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from chat_api.emulator import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator, open_emulator
-from chat_api.endpoints import NotFound, relayed_prefixes, routes
+from chat_api.endpoints import Routes, relayed_prefixes
 from chat_api.gateway import Gateway
 from chat_api.guards import AddressFilter, LoopbackGuard, RequestTarget
 from chat_api.middleware import REQUEST_ID, AccessLog, ErrorBoundary
@@ -58,14 +58,21 @@ class State(TypedDict):
 
 
 class _App(Starlette):
-    """Starlette without its two layers for errors: the error boundary answers everything that is raised."""
+    """Starlette for its lifespan; requests go through the filters straight to their routes.
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """The filters around the router."""
-        app: ASGIApp = self.router
-        for cls, args, kwargs in reversed(self.user_middleware):
-            app = cls(app, *args, **kwargs)
-        return app
+    Its own two layers for errors have nothing to do: the error boundary answers everything that is raised.
+    """
+
+    def __init__(self, routes: ASGIApp, filters: list[Middleware], lifespan: Lifespan[Starlette]) -> None:
+        super().__init__(lifespan=lifespan)
+        self._served = routes
+        for cls, args, kwargs in reversed(filters):
+            self._served = cls(self._served, *args, **kwargs)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan (ASGI 3)."""
+        scope["app"] = self
+        await (self._served if scope["type"] == "http" else self.router)(scope, receive, send)
 
 
 def create_app(
@@ -93,14 +100,11 @@ def create_app(
             yield {"settings": settings, "gateway": gateway, "started": int(time.time())}
 
     prefixes = _prefixes(settings)
-    app = _App(
-        routes=routes(settings.config.api_base, prefixes),
-        middleware=_middleware(settings, relayed_prefixes(settings.config.api_base, prefixes), access),
-        lifespan=lifespan,
+    return _App(
+        Routes(settings.config.api_base, prefixes),
+        _middleware(settings, relayed_prefixes(settings.config.api_base, prefixes), access),
+        lifespan,
     )
-    app.router.redirect_slashes = False
-    app.router.default = NotFound()
-    return app
 
 
 def _prefixes(settings: Settings) -> tuple[str, ...]:

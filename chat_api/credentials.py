@@ -21,6 +21,11 @@ def credential(call: Call, deployment: Deployment) -> tuple[bytes, bytes]:
 
 
 @lru_cache(maxsize=64)
+def _is_sendable(key: str) -> bool:
+    return is_value(key.encode("utf-8"))
+
+
+@lru_cache(maxsize=64)
 def _header(key: str, kind: str) -> tuple[bytes, bytes]:
     text = key.encode()
     # Azure takes Entra ID tokens, which are JWTs, as Bearer only, and keys as api-key on every API.
@@ -38,6 +43,6 @@ def check_key(key: Secret | None, deployment: Deployment) -> Secret:
         where = deployment.key_setting
         message = f"no key: send yours as an api-key header or as Authorization: Bearer, or set {where} on the server"
         raise AuthError(message)
-    if not is_value(key.reveal().encode("utf-8")):
+    if not _is_sendable(key.reveal()):
         raise AuthError("the key that was presented holds a character that no key has", code="invalid_credential")
     return key

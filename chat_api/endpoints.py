@@ -1,12 +1,11 @@
 """All routes: the simple chat endpoint, OpenAI's API, the liveness answers and the front page."""
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat_api import __version__
@@ -139,70 +138,39 @@ class NotFound:
         raise UnknownPath(f"API Not found. Did you mean {meant}?" if meant else "API Not found.")
 
 
-class Exactly(BaseRoute):
-    """Paths that are served as they stand, whatever the method."""
-
-    def __init__(self, apps: Mapping[str, ASGIApp]) -> None:
-        self._apps = apps
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the request is for one of them."""
-        is_one = scope["type"] == "http" and path_in(scope) in self._apps
-        return (Match.FULL if is_one else Match.NONE), {}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request (ASGI 3)."""
-        await self._apps[path_in(scope)](scope, receive, send)
-
-
-class Under(BaseRoute):
-    """Every path that begins so, whatever the method."""
-
-    def __init__(self, prefix: str, app: ASGIApp) -> None:
-        self._prefix = prefix
-        self._app = app
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Whether the request is for one of them."""
-        is_one = scope["type"] == "http" and path_in(scope).startswith(self._prefix)
-        return (Match.FULL if is_one else Match.NONE), {}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request (ASGI 3)."""
-        await self._app(scope, receive, send)
-
-
-def path_in(scope: Scope) -> str:
-    """The path of a request under the one that the app is mounted at (ASGI's `root_path`)."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
-
-
-def routes(api_base: str, prefixes: Iterable[str]) -> list[BaseRoute]:
-    """Every path that is served.
+class Routes:
+    """Every path that is served, whatever the method: by its whole name, or by how it begins.
 
     Args:
         api_base: a further path under which OpenAI's API is, besides `/v1`.
         prefixes: the path prefixes of upstreams besides the main one, which are their routes as well.
     """
-    chat = SimpleChat()
-    status = _json({"success": 1, "message": "GPT API: OK"})  # for any method: says that the API is there
-    health = PlainTextResponse("OK")  # for any method: the process is up
-    exact: dict[str, ASGIApp] = {
-        "/v1/gpt/chat": chat,
-        "/v1/gpt/chat/": chat,
-        "/v1": status,
-        "/v1/": status,
-        "/health": health,
-        "/healthz": health,
-        "/": FrontPage(),
-    }
-    return [
-        Exactly(exact),
-        Under("/v1/gpt/", NotFound()),
-        *[Under(f"{prefix}/", RelayedApi(f"{prefix}/", prefix, whole=True)) for prefix in prefixes],
-        *[Under(prefix, RelayedApi(prefix)) for prefix in relayed_prefixes(api_base, ())],
-    ]
+
+    def __init__(self, api_base: str, prefixes: Iterable[str]) -> None:
+        chat = SimpleChat()
+        status = _json({"success": 1, "message": "GPT API: OK"})  # for any method: says that the API is there
+        health = PlainTextResponse("OK")  # for any method: the process is up
+        self._exact: dict[str, ASGIApp] = {
+            "/v1/gpt/chat": chat,
+            "/v1/gpt/chat/": chat,
+            "/v1": status,
+            "/v1/": status,
+            "/health": health,
+            "/healthz": health,
+            "/": FrontPage(),
+        }
+        self._under: list[tuple[str, ASGIApp]] = [
+            ("/v1/gpt/", NotFound()),
+            *[(f"{prefix}/", RelayedApi(f"{prefix}/", prefix, whole=True)) for prefix in prefixes],
+            *[(prefix, RelayedApi(prefix)) for prefix in relayed_prefixes(api_base, ())],
+            ("", NotFound()),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI 3)."""
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        app = self._exact.get(path) or next(app for prefix, app in self._under if path.startswith(prefix))
+        await app(scope, receive, send)
 
 
 def relayed_prefixes(api_base: str, prefixes: Iterable[str]) -> tuple[str, ...]:

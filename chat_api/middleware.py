@@ -5,6 +5,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 import msgspec
 from starlette.responses import Response
@@ -22,7 +23,7 @@ from chat_api.errors import (
 from chat_api.headers import first
 from chat_api.request_head import head_of
 from chat_api.retrying import SHOULD_RETRY
-from chat_api.types import Headers, Reply
+from chat_api.types import Deployment, Headers, Reply
 
 REQUEST_ID = b"x-chat-api-request-id"
 # In the scope, for the access log: who answered, and the status with which the server itself refused the request.
@@ -139,7 +140,12 @@ def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
 
 def served_by(reply: Reply) -> str:
     """Who gave a reply, in the words of the access log."""
-    return f"{reply.deployment.name or '-'}@{reply.deployment.host}".replace(" ", "+")
+    return _words(reply.deployment)
+
+
+@lru_cache(maxsize=256)
+def _words(deployment: Deployment) -> str:
+    return f"{deployment.name or '-'}@{deployment.host}".replace(" ", "+")
 
 
 def upstream_id(headers: Headers) -> str:

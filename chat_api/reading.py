@@ -6,7 +6,7 @@ from chat_api.bodies import merge, read_form, read_json
 from chat_api.errors import RequestError, UnsupportedMediaType
 from chat_api.fields import Given
 from chat_api.headers import first, media_type
-from chat_api.spool import declared_size, pieces_of
+from chat_api.spool import declared_size, whole
 from chat_api.types import Headers
 
 ACCEPTED = "application/json, application/x-www-form-urlencoded or text/plain"
@@ -31,8 +31,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
         ClientGone: the client left before it was complete.
     """
     declared_size(scope["headers"], max_bytes, "MAX_BODY_BYTES")
-    parts = [part async for part in pieces_of(receive, max_bytes, "MAX_BODY_BYTES")]
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return await whole(receive, max_bytes, "MAX_BODY_BYTES")
 
 
 def read_fields(headers: Headers, body: bytes, query: bytes) -> Given:

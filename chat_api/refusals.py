@@ -88,13 +88,13 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
     Raises:
         UpstreamError: it is an error of another shape, or asks for a wait that no client can live with.
     """
-    body, status, host = reply.body, reply.status, reply.deployment.host
+    body, status = reply.body, reply.status
     if not isinstance(body, bytes):
         return reply
     if status < 300:
         is_json = media_type(reply.headers) == "application/json" and first(reply.headers, b"content-encoding") is None
         if status == 200 and is_json and (not body or body.isspace()) and call.method != "HEAD":
-            raise UpstreamError(f"{host} answered 200 with nothing in it", code="not_an_answer")
+            raise UpstreamError(f"{reply.deployment.host} answered 200 with nothing in it", code="not_an_answer")
         if call.stream and call.operation in CHAT:
             raise hidden_refusal(reply, call) or no_events(reply)
         refusal = hidden_refusal(reply, call) if is_json and _is_error_alone(body) else None

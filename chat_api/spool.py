@@ -26,18 +26,37 @@ async def pieces_of(receive: Receive, max_bytes: int, setting: str) -> AsyncIter
         ClientGone: the client left before it was complete.
     """
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone("the client left before its request was complete")
-        piece: bytes = message.get("body", b"")
+    more = True
+    while more:
+        piece, more = await _next_piece(receive)
         size += len(piece)
         if size > max_bytes:
             raise _too_large(max_bytes, setting)
         if piece:
             yield piece
-        if not message.get("more_body", False):
-            return
+
+
+async def whole(receive: Receive, max_bytes: int, setting: str) -> bytes:
+    """A request's whole body; raises as `pieces_of` does."""
+    body, more = await _next_piece(receive)
+    if more:
+        parts = [body]
+        size = len(body)
+        while more and size <= max_bytes:
+            piece, more = await _next_piece(receive)
+            parts.append(piece)
+            size += len(piece)
+        body = b"".join(parts)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes, setting)
+    return body
+
+
+async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone("the client left before its request was complete")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def declared_size(headers: Headers, max_bytes: int, setting: str) -> int | None:

@@ -25,7 +25,6 @@ class ResponseParser:
         "_ends_with_head",
         "_fruitless_bytes",
         "_headers",
-        "_headers_bytes",
         "_parser",
         "_response",
         "begun",
@@ -40,7 +39,6 @@ class ResponseParser:
         self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self._response: Response | None = None
         self._headers: list[tuple[bytes, bytes]] = []
-        self._headers_bytes = 0
         self._fruitless_bytes = 0
         self._ends_with_head = False
         self._ends_with_connection = False
@@ -53,7 +51,7 @@ class ResponseParser:
         """What comes next is this response; `without_body` if it ends with its head whatever that says (HEAD)."""
         self._response = response
         self._headers = []
-        self._headers_bytes = self._fruitless_bytes = 0
+        self._fruitless_bytes = 0
         self._ends_with_head = without_body
         self._ends_with_connection = self.begun = self.head_complete = self.complete = False
 
@@ -92,14 +90,8 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
-        self._headers_bytes += len(name) + len(value) + 4
-        if self._headers_bytes > MAX_HEAD_BYTES or len(self._headers) >= MAX_HEADERS:
-            raise Unreadable(f"sent a head of more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers")
         if not self.head_complete:
-            name = name.lower()
-            if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
-                raise Unreadable("sent a transfer coding that was not asked for")
-            self._headers.append((name, value))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """The head is there; unless it is an interim one, so is the response."""
@@ -112,18 +104,35 @@ class ResponseParser:
             return
         if parser.get_http_version() not in ("1.1", "1.0"):
             raise Unreadable("sent another version of HTTP")
+        has_length = self._check_headers()
         assert response is not None  # noqa: S101 - `begin` set it
         self.head_complete = True
         response.status = status
         response.headers = self._headers
         self.keeps_alive = parser.should_keep_alive()
-        if not self.keeps_alive:
-            framing = (b"content-length", b"transfer-encoding")
-            self._ends_with_connection = not any(name in framing for name, _ in self._headers)
+        self._ends_with_connection = not has_length
         if self._ends_with_head:  # which httptools cannot be told: what follows is not to be read
             self.complete = True
             self.keeps_alive = False
             raise Unreadable("sent a body where there is none")
+
+    def _check_headers(self) -> bool:
+        """Whether they tell the length of a body."""
+        headers = self._headers
+        is_large = self._fruitless_bytes > MAX_HEAD_BYTES  # what has come so far is, body included
+        if len(headers) > MAX_HEADERS or (
+            is_large and sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES
+        ):
+            raise Unreadable(f"sent a head of more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} headers")
+        has_length = False
+        for name, value in headers:
+            if name == b"transfer-encoding":
+                if value.strip().lower() != b"chunked":
+                    raise Unreadable("sent a transfer coding that was not asked for")
+                has_length = True
+            elif name == b"content-length":
+                has_length = True
+        return has_length
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

@@ -117,6 +117,7 @@ class Answer:
             if not cycle.keep_alive:
                 cycle.transport.close()
             cycle.on_response()
+            vars(cycle).pop("send", None)  # else the two would keep each other alive until the collector comes
 
     def _count(self, size: int, *, more: bool) -> None:
         if self._rest_bytes is None:

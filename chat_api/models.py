@@ -33,6 +33,7 @@ class Models:
         self._groups = dict(groups)
         self._default = tuple(default)
         self._unknown = unknown
+        self._default_names = frozenset(one.name for one in self._default)
         # Every deployment of the table, the default one first.
         self.deployments = (*self._default, *(one for group in groups.values() for one in group))
         self._by_deployment: dict[str, list[Deployment]] = {}
@@ -66,7 +67,7 @@ class Models:
         found = self._groups.get(model) or self._by_deployment.get(model)
         if found:
             return found
-        if any(model == one.name for one in self._default):
+        if model in self._default_names:
             return self._default
         if self._unknown == "pass":
             return [replace(one, name=model) for one in self._default]

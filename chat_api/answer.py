@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from chat_api.passing import SENT
+from chat_api.passing import BODY_FOLLOWS, SENT
 
 MAX_COPIED_BYTES = 64 * 1024  # of a body, to be in one piece with its head
 _BODILESS = (204, 304)
@@ -57,7 +57,8 @@ class Answer:
             cycle.response_started = True
             cycle.waiting_for_100_continue = False
             self._head = self._head_of(message["status"], list(message.get("headers", ())))
-            self._loop.call_soon(self._send_head)  # unless something of the body comes at once
+            if BODY_FOLLOWS not in message:
+                self._loop.call_soon(self._send_head)  # unless something of the body comes at once
         else:
             raise RuntimeError(f"{message['type']} cannot be sent now")
 

@@ -14,6 +14,7 @@ from chat_api.gateway import Gateway
 from chat_api.headers import first, is_value, prefers_text, relayed
 from chat_api.middleware import SERVED_BY, served_by
 from chat_api.operations import path_meant
+from chat_api.passing import send_whole
 from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
 from chat_api.refusals import accepted, hidden_refusal
@@ -25,6 +26,8 @@ from chat_api.types import Call, Headers, Reply
 
 ADAPTED = b"x-chat-api-adapted"
 FINISH_REASON = b"x-chat-api-finish-reason"
+_JSON = (b"content-type", b"application/json")
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
 PAGE = Path(__file__).with_name("static") / "index.html"
 
 
@@ -61,9 +64,10 @@ class SimpleChat:
         try:
             scope[SERVED_BY] = served_by(reply)
             answer = accepted(reply, call)
-            body = answer.body
-            response = _whole(answer, body, call, wants_text) if isinstance(body, bytes) else ChatText(answer)
-            await _told(response, answer)(scope, receive, send)
+            if isinstance(answer.body, bytes):
+                await _send_whole(send, answer, answer.body, call, wants_text=wants_text)
+            else:
+                await _told(ChatText(answer), answer)(scope, receive, send)
         finally:
             await close(reply)
 
@@ -74,36 +78,41 @@ async def _chat_events(scope: Scope, receive: Receive, send: Send, call: Call) -
     ping = scope["state"]["settings"].ping_interval
     task = await until_gone(gateway.handle(call), scope, receive, ping or None)
     try:
-        response: Response = ChatEvents(task, call, ping)
+        response = ChatEvents(task, call, ping)
         if task.done():
             scope[SERVED_BY] = served_by(task.result())
             reply = accepted(task.result(), call)
             if isinstance(reply.body, bytes):
-                response = _whole(reply, reply.body, call, wants_text=False)
-            response = _told(response, reply)
+                return await _send_whole(send, reply, reply.body, call)
+            _told(response, reply)
         await response(scope, receive, send)
     finally:
         await let_go(task)
 
 
-def _told(response: Response, reply: Reply) -> Response:
-    """The response, with what its headers tell of the upstream and of what was changed."""
-    response.raw_headers.extend(relayed(reply.headers))
-    if reply.adaptations:
-        response.raw_headers.append((ADAPTED, adapted_text(reply).encode("latin-1", "replace")))
-    return response
-
-
-def _whole(reply: Reply, body: bytes, call: Call, wants_text: bool) -> Response:
+async def _send_whole(send: Send, reply: Reply, body: bytes, call: Call, *, wants_text: bool = False) -> None:
     try:
-        if not wants_text:
-            return Response(answer_json(body), media_type="application/json")
-        text, finish_reason = answer_text(body)
+        if wants_text:
+            text, finish_reason = answer_text(body)
+            content, headers = (text or "").encode(), [_TEXT]
+            if finish_reason and is_value(finish_reason.encode()):
+                headers.append((FINISH_REASON, finish_reason.encode()))
+        else:
+            content, headers = answer_json(body), [_JSON]
     except UpstreamError as error:
         raise hidden_refusal(reply, call) or error from None
-    response = PlainTextResponse(text or "")
-    if finish_reason and is_value(finish_reason.encode()):
-        response.raw_headers.append((FINISH_REASON, finish_reason.encode()))
+    headers += [(b"content-length", b"%d" % len(content)), *_told_of(reply)]
+    await send_whole(send, 200, headers, content)
+
+
+def _told_of(reply: Reply) -> Headers:
+    """The headers that tell of the upstream and of what was changed."""
+    headers = relayed(reply.headers)
+    return (*headers, (ADAPTED, adapted_text(reply).encode("latin-1", "replace"))) if reply.adaptations else headers
+
+
+def _told(response: Response, reply: Reply) -> Response:
+    response.raw_headers.extend(_told_of(reply))
     return response
 
 

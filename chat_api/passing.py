@@ -19,6 +19,7 @@ from chat_api.repair import EventRepair
 from chat_api.types import ByteStream, Call, Headers, Reply
 
 PING = b": ping\n\n"
+BODY_FOLLOWS = "chat_api.body_follows"  # in a message that begins a response: the body comes at once
 
 
 class _Sent:
@@ -42,8 +43,13 @@ async def pass_whole(reply: Reply, send: Send, *, head_only: bool = False) -> No
     headers = [pair for pair in relayed_verbatim(reply.headers) if head_only or pair[0] != b"content-length"]
     if not head_only and reply.status != 204:
         headers.append((b"content-length", b"%d" % len(reply.body)))
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
+    await send_whole(send, reply.status, headers, b"" if head_only else reply.body)
+
+
+async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send an answer whose body is there; our server is told that its head need not go out before it."""
+    await send({"type": "http.response.start", "status": status, "headers": headers, BODY_FOLLOWS: True})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def pass_bytes(reply: Reply, send: Send) -> None:

@@ -10,11 +10,10 @@ and decides whether a refused parameter can be sent otherwise. Shapes as observe
 
 import html
 import re
-from dataclasses import replace
 from typing import Any
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from chat_api.errors import UpstreamError, UpstreamRefusal
 from chat_api.headers import first, media_type, relayed
@@ -103,7 +102,7 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
         status = refusal.status
     headers, wait = bounded(reply.headers, now)
     if wait is None and _is_in_shape(body):
-        return replace(reply, status=status, headers=headers)
+        return structs.replace(reply, status=status, headers=headers)
     refusal = explained(read_refusal(status, headers, body), reply.deployment, call)
     if wait is not None and f"{wait:.0f}" not in refusal.message:
         refusal.message += f" It asks to wait {wait:.0f} seconds."

@@ -9,8 +9,9 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
+
+from msgspec import structs
 
 from chat_api import refusals, translate
 from chat_api.coding import decoded, is_readable, without_coding
@@ -156,7 +157,7 @@ def _without_key(reply: Reply, credential: bytes) -> Reply:
     key = credential.removeprefix(b"Bearer ")
     if len(key) < MIN_KEY_BYTES or not isinstance(reply.body, bytes) or key not in reply.body:
         return reply
-    return replace(reply, body=reply.body.replace(key, b"***"))
+    return structs.replace(reply, body=reply.body.replace(key, b"***"))
 
 
 async def _whole(response: UpstreamResponse, chunks: AsyncIterator[bytes], deployment: Deployment) -> bytes:

@@ -1,8 +1,13 @@
-"""The frozen values that travel between the rooms, and the protocols they meet at."""
+"""The frozen values that travel between the rooms, and the protocols they meet at.
+
+Those that are made for every call are msgspec's structs, which cost a tenth of a frozen dataclass.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 Headers = Sequence[tuple[bytes, bytes]]  # raw pairs, names in lower case
 
@@ -89,8 +94,7 @@ class Body(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """One call as the gateway understands it, free of ASGI."""
 
     # "chat/completions": the path under /v1/, as it was quoted. What lies outside of /v1 begins with a slash.
@@ -127,15 +131,17 @@ class Adaptation:
         return f"{self.parameter} sent as {self.renamed}" if self.renamed else f"default {self.parameter} left out"
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(Struct, frozen=True):
     """One HTTP request, ready to send."""
 
     method: str
     url: str
-    headers: Headers = field(repr=False)  # they carry the credential
-    body: bytes | Body = field(repr=False)
+    headers: Headers  # they carry the credential
+    body: bytes | Body
     setting: str = "ENDPOINT"  # what a person would look at if nobody answers there
+
+    def __repr__(self) -> str:
+        return f"UpstreamRequest(method={self.method!r}, url={self.url!r}, setting={self.setting!r})"
 
 
 # Takes a piece of a body; gives what has to be awaited before the next, or None to go on at once.
@@ -168,8 +174,7 @@ class ByteStream(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """The answer to a call: a whole body, or one that is still arriving."""
 
     status: int

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from chat_api.errors import AuthError, RequestError
 from chat_api.gateway import Gateway
@@ -50,7 +51,7 @@ class Recorder:
 def call(credential: str | None = None, **fields: object) -> Call:
     """A chat call of who presents that credential."""
     plain = Call("chat/completions", None, b"{}", False, Secret(credential) if credential is not None else None)
-    return replace(plain, **fields)  # type: ignore[arg-type]
+    return structs.replace(plain, **fields)
 
 
 def sent(models: dict[str, Models], *calls: Call, client_keys: list[Secret] | None = None) -> list[UpstreamRequest]:

@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from chat_api.errors import UpstreamError
-from chat_api.upstream import UpstreamTransport
 from chat_api.settings import Settings, load
 from chat_api.types import UpstreamRequest
+from chat_api.upstream import UpstreamTransport
 from tests.servers import NO_FILE, eventually, gateway
 
 USER, PASSWORD = "alice", "canary-proxy-password"

@@ -1,9 +1,9 @@
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from chat_api.errors import UpstreamError, UpstreamRefusal
 from chat_api.refusals import adaptation_for, explained, read_refusal, read_refusal_in_200, relayable
@@ -605,7 +605,7 @@ def test_hidden_error_in_shape() -> None:
     """An error of OpenAI's shape that came as a 200 goes on with its own bytes, under the status it stands for."""
     body = b'{"error":{"message":"m","type":"server_error","param":null,"code":"rate_limit_exceeded"}}'
     got = reply(200, body)
-    assert relayable(got, relayed_call(), NOW) == replace(got, status=429)
+    assert relayable(got, relayed_call(), NOW) == structs.replace(got, status=429)
 
 
 def test_hidden_error_with_a_long_wait() -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from chat_api.errors import AuthError, RequestError, StreamBroken, UpstreamError, UpstreamTimeout
 from chat_api.gateway import Gateway
@@ -362,7 +363,7 @@ def test_attempts_differ_in_the_parameter_only() -> None:
     script = Script(refused(NO_MAX_TOKENS), answered())
     exchanged(script, call(b'{"max_tokens": 5}'))
     first, second = script.requests
-    assert replace(second, body=first.body) == first
+    assert structs.replace(second, body=first.body) == first
 
 
 def test_default_is_dropped() -> None:
@@ -522,7 +523,7 @@ def test_credential(own: str | None, callers: str | None, sent: bytes) -> None:
     """A call goes out with the server's key, else with the caller's own, as `api-key`."""
     script = Script(answered())
     target = replace(D, key=Secret(own) if own else None)
-    exchanged(script, replace(call(), credential=Secret(callers) if callers else None), deployment=target)
+    exchanged(script, structs.replace(call(), credential=Secret(callers) if callers else None), deployment=target)
     assert [value for name, value in script.requests[0].headers if name in (b"api-key", b"authorization")] == [sent]
 
 
@@ -547,7 +548,7 @@ def test_refused_name() -> None:
 def handled(script: Script, default: str, model: str | None) -> Reply:
     """A gateway's reply to a call for `model`, where the deployment `default` answers calls without one."""
     gateway = Gateway({"": Models({}, [replace(D, name=default)])}, Relay(script))
-    return asyncio.run(gateway.handle(replace(call(), model=model)))
+    return asyncio.run(gateway.handle(structs.replace(call(), model=model)))
 
 
 @pytest.mark.parametrize(
@@ -602,8 +603,8 @@ def relayed(
     """The reply to a relayed call whose caller accepts that coding, and its body to the end."""
 
     async def exchange_and_read() -> tuple[Reply, bytes]:
-        asked = replace(call(b'{"max_tokens":5}', stream=stream), operation=operation, verbatim=True)
-        asked = replace(asked, headers=((b"accept-encoding", accepts),))
+        asked = structs.replace(call(b'{"max_tokens":5}', stream=stream), operation=operation, verbatim=True)
+        asked = structs.replace(asked, headers=((b"accept-encoding", accepts),))
         reply = await Relay(Script(response)).exchange(asked, D)
         if isinstance(reply.body, bytes):
             return reply, reply.body
@@ -733,7 +734,7 @@ def test_response_that_fails_without_a_reason() -> None:
 def test_events_of_other_operations_decide(data: bytes) -> None:
     """An event of an API that has no choices decides at once."""
     response = Response(200, SSE, b"data: " + data + b"\n\n", b"data: more\n\n")
-    (reply,) = exchanged(Script(response), replace(call(stream=True), operation="responses", verbatim=True))
+    (reply,) = exchanged(Script(response), structs.replace(call(stream=True), operation="responses", verbatim=True))
     assert reply.status == 200
     assert response.taken == 1
 
@@ -742,6 +743,6 @@ def test_events_of_other_operations_decide(data: bytes) -> None:
 def test_coding_of_no_body(method: str, status: int) -> None:
     """An answer that has no body by right keeps its status, though its head names a coding (RFC 9110 section 9.3.2)."""
     response = Response(status, (*JSON, (b"content-encoding", b"gzip")))
-    asked = replace(call(b""), operation="files/f", method=method, verbatim=True)
+    asked = structs.replace(call(b""), operation="files/f", method=method, verbatim=True)
     (reply,) = exchanged(Script(response), asked)
     assert (reply.status, reply.body) == (status, b"")

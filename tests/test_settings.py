@@ -12,10 +12,10 @@ import pytest
 
 from chat_api.azure_url import Endpoint
 from chat_api.config_file import Config, ConfiguredDeployment
-from chat_api.outbound import proxy_for
 from chat_api.settings import Server, Settings, SettingsError, load
 from chat_api.settings_table import PROXY_FORM, TABLE
 from chat_api.types import Proxies, Secret
+from chat_api.upstream import proxy_for
 
 AZURE = "https://r.openai.azure.com"
 DEPLOYMENT_URL = f"{AZURE}/openai/deployments/d/chat/completions?api-version=2024-06-01"

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import pytest
 
 from chat_api.errors import StreamBroken, UpstreamError
 from chat_api.streaming import ChatEvents
-from chat_api.types import Adaptation, Call, Deployment, Reply
+from chat_api.types import Adaptation, Call, Deployment, Reply, Sink
 from tests.servers import Gateway, eventually, gateway
 
 
@@ -153,6 +153,10 @@ class Body:
         if self._chunks:
             return self._chunks.pop(0)
         raise self._error or StopAsyncIteration
+
+    async def flow(self, sink: Sink) -> Awaitable[object] | None:
+        """The simple endpoint iterates."""
+        raise NotImplementedError
 
     def expect_end(self) -> None:
         """Note that the answer was complete."""

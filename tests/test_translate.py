@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from chat_api.errors import RequestError
 from chat_api.multipart import FieldFinder
@@ -461,7 +462,7 @@ def test_operation_model_is_right(row: Row, kind: str, target: Deployment) -> No
 def test_accept_encoding(accepted: bytes | None, stream: bool, coding: bytes, kind: str, target: Deployment) -> None:
     """An answer may come compressed only if the caller can read gzip, and no event has to be looked for in it."""
     headers = ((b"accept-encoding", accepted),) if accepted is not None else ()
-    request = sent(replace(relayed(ROWS[0], b"{}", headers=headers), stream=stream), target)
+    request = sent(structs.replace(relayed(ROWS[0], b"{}", headers=headers), stream=stream), target)
     assert [value for name, value in request.headers if name == b"accept-encoding"] == [coding]
 
 

@@ -103,7 +103,8 @@ class Connection(asyncio.Protocol):
         try:
             await waiter
         except BaseException:
-            self.close()
+            if self._response is response:  # else it is complete, and the connection may serve another already
+                self.close()
             raise
         return response
 
@@ -124,18 +125,21 @@ class Connection(asyncio.Protocol):
             return
         sent = 0
         async for piece in body:
+            sent += len(piece)
+            if body.size is not None and sent > body.size:
+                break  # what is too much would be taken for another request
             if piece:  # a chunk of nothing would be the last one
-                sent += len(piece)
                 await self._write(piece if body.size is not None else b"%x\r\n%s\r\n" % (len(piece), piece))
         if body.size is None:
             self._transport.write(b"0\r\n\r\n")
         elif sent != body.size:
-            raise UpstreamError(f"the request's body has {sent} bytes, not {body.size}")
+            raise UpstreamError(f"the request's body has not the {body.size} bytes that it was said to have")
 
     async def _write(self, piece: bytes | memoryview) -> None:
         self._transport.write(piece)
         if self._write_paused:
             self._unsent_bytes = self._transport.get_write_buffer_size()
+            self.deadline = self._loop.time() + self._owner.limits.idle_seconds
             self._drained = self._loop.create_future()
             await self._drained
 
@@ -237,12 +241,14 @@ class Connection(asyncio.Protocol):
         if self._response is None:
             self.close()  # nothing was asked
             return
-        self.deadline = self._loop.time() + self._owner.limits.idle_seconds
         try:
             parser.feed(data)
         except Unreadable as error:
             self._fail(self._unreadable(error))
             return
+        limits = self._owner.limits
+        seconds = limits.idle_seconds if parser.head_complete else limits.first_byte_seconds
+        self.deadline = self._loop.time() + seconds
         if self._head is not None and parser.head_complete:
             waiter, self._head = self._head, None
             self._owner.watch(self.deadline)
@@ -285,6 +291,7 @@ class Connection(asyncio.Protocol):
         """All that was written has gone out."""
         self._write_paused = False
         if self._drained is not None and not self._drained.done():
+            self.deadline = self._loop.time() + self._owner.limits.idle_seconds
             self._drained.set_result(None)
         if self._head is not None and self._sender is None:
             self._expect_head()

@@ -81,7 +81,10 @@ class Pool:
         except BaseException as error:
             if waiter.done() and not waiter.cancelled():  # it came at the last moment
                 connection = waiter.result()
-                self.freed(connection) if connection is not None else self._give_up_place()
+                if connection is None:
+                    self._give_up_place()
+                elif connection.is_open:
+                    self.freed(connection)
             if isinstance(error, TimeoutError):
                 raise self.failures.pool_timeout() from None
             raise

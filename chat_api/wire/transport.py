@@ -42,12 +42,12 @@ class WireTransport:
             raise Failures("", request.setting, self._limits).unsendable(str(error)) from None
         pool = self._pools.get((to.origin, request.setting)) or self._new_pool(to, request.setting)
         without_body = request.method == "HEAD"
-        kept = pool.take() if isinstance(body, bytes) or body.is_repeatable else None
-        connection = kept or await pool.connect()
+        is_repeatable = isinstance(body, bytes) or body.is_repeatable
+        connection = (pool.take() if is_repeatable else None) or await pool.connect()
         try:
             return await connection.exchange(raw, body, without_body=without_body)
         except UpstreamClosed:
-            if connection.exchanges == 1 or connection.answer_begun:
+            if connection.exchanges == 1 or connection.answer_begun or not is_repeatable:
                 raise
         return await (await pool.connect()).exchange(raw, body, without_body=without_body)
 

@@ -1,0 +1,311 @@
+"""What every transport does alike over real sockets: requests go out as they are, answers come in as they are."""
+
+import asyncio
+
+import pytest
+
+from chat_api.types import Body
+from tests.hops import (
+    HTTPX,
+    OK,
+    WIRE,
+    WIRE_UVLOOP,
+    Asked,
+    Hop,
+    Peer,
+    Pieces,
+    answering,
+    asking,
+    fetch,
+    keeping,
+    then_waiting,
+    trusted,
+    upstream,
+)
+
+LARGE = bytes(range(256)) * 20 * 1024  # 5 MiB, in which no byte stands where its neighbour does
+
+
+@pytest.fixture(params=[WIRE, WIRE_UVLOOP, HTTPX], ids=str)
+def hop(request: pytest.FixtureRequest) -> Hop:
+    """Every transport."""
+    found: Hop = request.param
+    return found
+
+
+def test_answer_comes_with_its_headers_in_lower_case_and_its_bytes_undecoded(hop: Hop) -> None:
+    """Status, raw header pairs in their order, repeated ones too, and the body are handed on as they came."""
+    raw = b"HTTP/1.1 418 Teapot\r\nX-Ms-Region: A b\r\nSet-Cookie: a=1\r\nX-Empty:\r\nSet-Cookie: b=2\r\n"
+    raw += b"X-Latin: \xe9\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x00\xffc"
+    answer = hop.fetch(answering(raw))
+
+    assert answer.status == 418
+    assert answer.headers == (
+        (b"x-ms-region", b"A b"),
+        (b"set-cookie", b"a=1"),
+        (b"x-empty", b""),
+        (b"set-cookie", b"b=2"),
+        (b"x-latin", b"\xe9"),
+        (b"content-encoding", b"gzip"),
+        (b"content-length", b"3"),
+    )
+    assert answer.body == b"\x00\xffc"
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "body"),
+    [
+        pytest.param(OK, b"ok", id="length"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", b"", id="nothing"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n", b"abc0123456789", id="chunked"),
+        pytest.param(CHUNKED + b"0\r\n\r\n", b"", id="chunked-nothing"),
+        pytest.param(CHUNKED + b'3;a=b;c="d;e";f\r\nabc\r\n0;g\r\n\r\n', b"abc", id="extensions"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nServer-Timing: a\r\n\r\n", b"abc", id="trailers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", b"until the end", id="until-close"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n\r\nuntil the end", b"until the end", id="until-close-1.0"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"", id="until-close-nothing"),
+        pytest.param(b"HTTP/1.1 200\r\ncontent-length: 2\r\n\r\nok", b"ok", id="no-reason"),
+    ],
+)
+def test_body_ends_where_its_framing_says(hop: Hop, raw: bytes, body: bytes) -> None:
+    """A length, a last chunk and the end of the connection end a body (RFC 9112 section 6)."""
+    answer = hop.fetch(answering(raw))
+
+    assert (answer.status, answer.body) == (200, body)
+    assert b"x-sum" not in dict(answer.headers)
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n", id="100"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3, id="several-103"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\nX: y\r\n\r\n", id="100-102"),
+        pytest.param(b"HTTP/1.1 104 Upload Resumption Supported\r\n\r\nHTTP/1.1 199 X\r\n\r\n", id="others"),
+    ],
+)
+def test_interim_answers_are_skipped(hop: Hop, interim: bytes) -> None:
+    """What comes before the answer is none, and leaves nothing in it (RFC 9110 section 15.2)."""
+    answer = hop.fetch(answering(interim + OK))
+
+    assert answer == (200, ((b"content-length", b"2"),), b"ok")
+
+
+@pytest.mark.parametrize(
+    ("method", "head", "status"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", 200),
+        ("HEAD", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", 200),
+        ("HEAD", b"HTTP/1.1 404 No\r\n\r\n", 404),
+        ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204),
+        ("GET", b"HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", 204),
+        ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: x\r\n\r\n", 304),
+    ],
+)
+def test_answer_without_a_body_ends_with_its_head(hop: Hop, method: str, head: bytes, status: int) -> None:
+    """HEAD, 204 and 304 have no body whatever their heads say, and nobody waits for one."""
+    answer = hop.fetch(then_waiting(head), b"", method)
+
+    assert (answer.status, answer.body) == (status, b"")
+
+
+PIECES = (b"a", b"", b"bc", LARGE, b"d")
+WHOLE = b"".join(PIECES)
+
+
+@pytest.mark.parametrize(
+    ("body", "framing", "sent"),
+    [
+        pytest.param(lambda: b"", b"content-length: 0", b"", id="empty"),
+        pytest.param(lambda: b"{}", b"content-length: 2", b"{}", id="small"),
+        pytest.param(lambda: LARGE, b"content-length: %d" % len(LARGE), LARGE, id="large"),
+        pytest.param(lambda: Pieces(*PIECES), b"transfer-encoding: chunked", WHOLE, id="streamed"),
+        pytest.param(
+            lambda: Pieces(*PIECES, size=len(WHOLE)), b"content-length: %d" % len(WHOLE), WHOLE, id="streamed-with-size"
+        ),
+        pytest.param(lambda: Pieces(*PIECES, is_repeatable=True), b"transfer-encoding: chunked", WHOLE, id="spooled"),
+        pytest.param(lambda: Pieces(), b"transfer-encoding: chunked", b"", id="streamed-nothing"),
+        pytest.param(lambda: Pieces(size=0), b"content-length: 0", b"", id="streamed-nothing-with-size"),
+    ],
+)
+def test_body_goes_out_as_it_is(hop: Hop, body: type[bytes | Body], framing: bytes, sent: bytes) -> None:
+    """A body arrives as it was given, framed once: by its length where that is known, else in chunks."""
+    asked: list[Asked] = []
+
+    async def serve(peer: Peer) -> None:
+        asked.append(await peer.answer())
+
+    assert hop.fetch(serve, body()).status == 200
+    head = asked[0].head.lower()
+    assert asked[0].body == sent
+    assert b"\r\n" + framing + b"\r\n" in head
+    assert head.count(b"content-length:") + head.count(b"transfer-encoding:") == 1
+
+
+def test_head_goes_out_as_it_is(hop: Hop) -> None:
+    """Method, target and headers arrive as they were given, beside the host and the framing."""
+    asked: list[Asked] = []
+
+    async def serve(peer: Peer) -> None:
+        asked.append(await peer.answer())
+
+    async def main() -> None:
+        async with upstream(serve) as up, hop.transport() as transport:
+            url = f"http://127.0.0.1:{up.port}/a%2Fb/c;d?api-version=2024-10-21&x=%20"
+            await fetch(transport, asking(url, b"{}", "PATCH", (b"x-ms-a", b"1"), (b"x-ms-a", b"2, 3")))
+            lines = asked[0].head.split(b"\r\n")
+            assert lines[0] == b"PATCH /a%2Fb/c;d?api-version=2024-10-21&x=%20 HTTP/1.1"
+            assert sorted(line.lower() for line in lines[1:] if line) == [
+                b"api-key: canary",
+                b"content-length: 2",
+                b"host: 127.0.0.1:%d" % up.port,
+                b"x-ms-a: 1",
+                b"x-ms-a: 2, 3",
+            ]
+
+    hop.run(main())
+
+
+def test_body_comes_while_it_arrives(hop: Hop) -> None:
+    """Each piece of an answer is handed on before the next one is sent."""
+    taken = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.answer(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n")
+        for piece in (b"ab", b"cd", b"ef"):
+            await peer.send(piece)
+            await taken.wait()
+            taken.clear()
+
+    async def main() -> list[bytes]:
+        pieces = []
+        async with upstream(serve) as up, hop.transport() as transport:
+            response = await transport.send(asking(up.url))
+            async for piece in response.chunks():
+                pieces.append(piece)
+                taken.set()
+            await response.aclose()
+        return pieces
+
+    assert hop.run(main()) == [b"ab", b"cd", b"ef"]
+
+
+def test_connection_serves_again(hop: Hop) -> None:
+    """An answer that was read to its end leaves a connection on which the next request goes."""
+
+    async def main() -> int:
+        async with upstream(keeping) as up, hop.transport() as transport:
+            for body in (b"{}", LARGE, Pieces(b"ab", is_repeatable=True), b""):
+                assert (await fetch(transport, asking(up.url, body))).body == b"ok"
+            assert (await fetch(transport, asking(up.url, b"", "GET"))).body == b"ok"
+            return up.connections
+
+    assert hop.run(main()) == 1
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", id="close"),
+        pytest.param(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", id="1.0"),
+        pytest.param(OK + b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nforged", id="second-answer"),
+        pytest.param(OK + b"more", id="excess"),
+    ],
+)
+def test_connection_that_cannot_serve_again_is_closed(hop: Hop, raw: bytes) -> None:
+    """Where the upstream says so, or sent more than was asked for, the next request goes over another connection."""
+    if hop == HTTPX and raw.startswith(OK):
+        pytest.skip("httpx takes what was sent too much for the beginning of the next answer")
+
+    async def main() -> int:
+        async with upstream(then_waiting(raw)) as up, hop.transport() as transport:
+            for _ in range(3):
+                assert (await fetch(transport, asking(up.url))).body == b"ok"
+            return up.connections
+
+    assert hop.run(main()) == 3
+
+
+def test_answer_that_is_let_go_of_closes_its_connection(hop: Hop) -> None:
+    """Half of a body is not read for the sake of the connection: the upstream sees it close."""
+    closed = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.answer(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc")
+        await peer.ended()
+        closed.set()
+
+    async def main() -> None:
+        async with upstream(serve) as up, hop.transport() as transport:
+            response = await transport.send(asking(up.url))
+            chunks = response.chunks()
+            assert await anext(chunks) == b"abc"
+            await response.aclose()
+            await asyncio.wait_for(closed.wait(), 5)
+            await response.aclose()  # once more does nothing
+
+    hop.run(main())
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"])
+def test_cancelled_request_closes_its_connection(hop: Hop, sent: bytes) -> None:
+    """Whoever is no longer there leaves no request under way, wherever it was; the next one is served."""
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.answer(sent)
+        asked.set()
+        await peer.ended()
+        closed.set()
+
+    async def main() -> None:
+        async with upstream(serve) as up, upstream(keeping) as other, hop.transport() as transport:
+            task = asyncio.create_task(fetch(transport, asking(up.url)))
+            await asked.wait()
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled()
+            await asyncio.wait_for(closed.wait(), 5)
+            assert (await fetch(transport, asking(other.url))).body == b"ok"
+
+    hop.run(main())
+
+
+def test_closing_the_transport_closes_what_it_kept(hop: Hop) -> None:
+    """Idle connections go with the transport."""
+    closed = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.answer()
+        await peer.ended()
+        closed.set()
+
+    async def main() -> None:
+        async with upstream(serve) as up:
+            async with hop.transport() as transport:
+                await fetch(transport, asking(up.url))
+            await asyncio.wait_for(closed.wait(), 5)
+
+    hop.run(main())
+
+
+@pytest.mark.parametrize("body", [b"{}", LARGE], ids=["small", "large"])
+def test_tls_carries_the_same(hop: Hop, body: bytes) -> None:
+    """Over TLS too, bodies arrive whole in both directions and a connection serves again."""
+    served, trusting = trusted()
+
+    async def serve(peer: Peer) -> None:
+        while True:
+            asked = await peer.request()
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(asked.body) + asked.body)
+
+    async def main() -> int:
+        async with upstream(serve, served) as up, hop.transport(verify=trusting) as transport:
+            for _ in range(2):
+                assert (await fetch(transport, asking(up.url, body))).body == body
+            return up.connections
+
+    assert hop.run(main()) == 1

@@ -4,10 +4,7 @@ import ssl
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
 
-import httpx2 as httpx
-
 from chat_api.failures import Limits
-from chat_api.proxied import ProxiedTransport
 from chat_api.settings import Settings
 from chat_api.types import Proxies, Secret, Transport, UpstreamRequest, UpstreamResponse
 from chat_api.wire import WireTransport
@@ -19,6 +16,8 @@ def trust_store() -> ssl.SSLContext:
     Raises:
         OSError: SSL_CERT_FILE cannot be read, or holds no certificate.
     """
+    import httpx2 as httpx  # here and below: it takes a tenth of the start, and most have no use for it
+
     return httpx.create_ssl_context()
 
 
@@ -49,7 +48,7 @@ class UpstreamTransport:
         self._limits = limits(settings)
         self._verify = verify or trust_store()
         self._direct = WireTransport(self._limits, verify=self._verify)
-        self._proxied: dict[Secret, ProxiedTransport] = {}
+        self._proxied: dict[Secret, Transport] = {}
         self._has_proxies = self._proxies != Proxies(bypass=self._proxies.bypass)
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
@@ -62,6 +61,8 @@ class UpstreamTransport:
     def _through(self, proxy: Secret) -> Transport:
         transport = self._proxied.get(proxy)
         if transport is None:
+            from chat_api.proxied import ProxiedTransport
+
             transport = self._proxied[proxy] = ProxiedTransport(self._limits, verify=self._verify, proxy=proxy)
         return transport
 

@@ -29,6 +29,16 @@ TREE: dict[str, tuple[int, str, str]] = {
     "UpstreamError": (502, "upstream_error", "upstream_error"),
     "UpstreamTimeout": (504, "upstream_error", "upstream_timeout"),
     "StreamBroken": (502, "upstream_error", "stream_broken"),
+    "PoolTimeout": (503, "server_error", "pool_exhausted"),
+    "ConnectError": (502, "upstream_error", "upstream_unreachable"),
+    "UpstreamClosed": (502, "upstream_error", "upstream_closed"),
+    "NotHttp": (502, "upstream_error", "upstream_not_http"),
+    "CutShort": (502, "upstream_error", "answer_cut_short"),
+    "ConnectTimeout": (504, "upstream_error", "upstream_timeout"),
+    "TlsTimeout": (504, "upstream_error", "upstream_timeout"),
+    "WriteTimeout": (504, "upstream_error", "upstream_timeout"),
+    "FirstByteTimeout": (504, "upstream_error", "upstream_timeout"),
+    "IdleTimeout": (504, "upstream_error", "upstream_timeout"),
 }
 PARENTS = {
     "RequestError": "GatewayError",
@@ -44,6 +54,16 @@ PARENTS = {
     "UpstreamRefusal": "UpstreamError",
     "UpstreamTimeout": "UpstreamError",
     "StreamBroken": "UpstreamError",
+    "PoolTimeout": "NoUpstream",
+    "ConnectError": "UpstreamError",
+    "UpstreamClosed": "UpstreamError",
+    "NotHttp": "UpstreamError",
+    "CutShort": "UpstreamError",
+    "ConnectTimeout": "UpstreamTimeout",
+    "TlsTimeout": "UpstreamTimeout",
+    "WriteTimeout": "UpstreamTimeout",
+    "FirstByteTimeout": "UpstreamTimeout",
+    "IdleTimeout": "UpstreamTimeout",
 }
 
 

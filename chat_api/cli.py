@@ -18,7 +18,7 @@ from chat_api.azure_url import Endpoint
 from chat_api.emulator import DEPLOYMENTS, Emulator, run_emulator
 from chat_api.logs import AccessLines, set_up_logging
 from chat_api.middleware import access_log
-from chat_api.server import Server, answering, listen, server_config
+from chat_api.server import Server, answering, listen, raise_file_limit, server_config
 from chat_api.settings import Settings, SettingsError
 from chat_api.settings_table import TABLE
 from chat_api.upstreams import MAIN, upstreams
@@ -55,6 +55,7 @@ def serve(workers: int, **options: Any) -> None:
     settings = load_or_exit(overrides(**options))
     sock = listen_or_exit(settings.host, settings.port, "HTTPS_PORT" if settings.enable_ssl else "HTTP_PORT")
     set_up_logging(settings.log_level)
+    raise_file_limit()
 
     def work() -> None:
         lines = AccessLines(sys.stdout) if access_log.isEnabledFor(logging.INFO) else None

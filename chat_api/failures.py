@@ -26,7 +26,7 @@ from chat_api.errors import (
 class Limits:
     """What the hop to an upstream is allowed: seconds, and connections to one origin."""
 
-    connect_seconds: float = 10.0  # for the connection, for TLS, and for a place among the connections, each
+    connect_seconds: float = 10.0  # for a connection and its TLS; before that, for a place among the connections
     first_byte_seconds: float = 120.0
     idle_seconds: float = 60.0
     keepalive_seconds: float = 60.0  # Azure closes idle connections after about two minutes; we let go of them first

@@ -4,15 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httptools
 import msgspec
 import uvicorn
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from chat_api.answer import Answer
+from chat_api.answer import Cycle
 from chat_api.errors import GatewayError, RequestError, simple_body
 from chat_api.guards import AUTHORITY
 from chat_api.middleware import REFUSED
@@ -159,17 +158,38 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is complete; one that offers an upgrade begins again without the offer."""
-        if self.parser.should_upgrade():
+        parser = self.parser
+        if parser.should_upgrade():
             return
         self._enter(BODY)
         self._head_bytes = 0
-        if not self.url.startswith((b"/", b"*")):
-            self.scope[AUTHORITY] = urlsplit(self.url.decode("latin-1")).netloc  # type: ignore[literal-required]  # our own
-        super().on_headers_complete()
+        self._complete_scope()
+        self.cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=self.scope["http_version"] != "1.0" and parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self._start_asgi_task(self.cycle, self.app)
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.send = Answer(cycle, self.loop).send  # type: ignore[method-assign, assignment]
-        super()._start_asgi_task(cycle, app)
+    def _complete_scope(self) -> None:
+        scope = self.scope
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = self.parser.get_http_version()
+        url = httptools.parse_url(self.url)  # of an absolute form too
+        path = url.path.decode("ascii")
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+        if not self.url.startswith((b"/", b"*")):
+            scope[AUTHORITY] = urlsplit(self.url.decode("latin-1")).netloc  # type: ignore[literal-required]  # our own
 
     def on_message_complete(self) -> None:
         """The parser has read all it will of a request, which is not all where an upgrade was offered."""

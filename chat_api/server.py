@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn's, with a protocol of our own, a drain that ends well, a banner."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -17,6 +18,11 @@ from chat_api import __version__
 from chat_api.logs import AccessLines
 from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
 from chat_api.settings import Settings
+
+try:
+    import resource
+except ImportError:  # pragma: no cover - Windows has none
+    resource = None  # type: ignore[assignment]
 
 BACKLOG = 2048
 GARBAGE_THRESHOLD = 10_000  # objects, before Python looks for cycles among the youngest; requests make hardly any
@@ -110,6 +116,14 @@ def listen(host: str, port: int) -> socket.socket:
         # Else the kernel takes megabytes for a slow reader, and whether it reads shows only in large steps.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
     return sock
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as it may: a stream takes two, and shells allow 1,024."""
+    if resource is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):  # macOS lets nobody have what it calls unlimited
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def banner(settings: Settings, port: int, upstream: str) -> str:

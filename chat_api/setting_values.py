@@ -50,6 +50,7 @@ class Settings:
     defaults: Mapping[str, Any]  # parameters of /v1/gpt/chat that a request may leave out
     connect_timeout: float
     first_byte_timeout: float
+    max_connections: int
     idle_timeout: float
     ping_interval: float
     compat_chunks: bool

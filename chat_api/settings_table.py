@@ -44,6 +44,7 @@ def _between(low: float | None, high: float | None = None) -> dict[str, Any]:
 _ABOVE_0 = {"validate": validate.Range(min=0, min_inclusive=False)}
 _PORT = "a port number from 0 to 65535 (0 takes a free one)"
 _BOOL = "true or false"
+_COUNT = "a whole number from 1"
 
 _PEM = "the path of a readable PEM file"
 _PREFIXES = "path prefixes such as /localai, separated by commas"
@@ -240,6 +241,7 @@ LIMITS = (
         "Seconds from the request to the first byte of the upstream's answer.",
         _ABOVE_0,
     ),
+    Setting("MAX_CONNECTIONS", "int", 5000, _COUNT, "Connections to one upstream; more calls wait.", _between(1)),
     Setting("IDLE_TIMEOUT", "float", 120, SECONDS, "Seconds of silence within the upstream's answer.", _ABOVE_0),
     Setting(
         "PING_INTERVAL",

@@ -23,7 +23,12 @@ def trust_store() -> ssl.SSLContext:
 
 def limits(settings: Settings) -> Limits:
     """What the settings allow the hop."""
-    return Limits(settings.connect_timeout, settings.first_byte_timeout, settings.idle_timeout)
+    return Limits(
+        connect_seconds=settings.connect_timeout,
+        first_byte_seconds=settings.first_byte_timeout,
+        idle_seconds=settings.idle_timeout,
+        connections=settings.max_connections,
+    )
 
 
 def proxy_for(url: str, proxies: Proxies) -> Secret | None:

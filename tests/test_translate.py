@@ -536,30 +536,22 @@ def test_form(operation: str, target: Deployment, body: bytes) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("size", "framing"),
-    [
-        pytest.param(7, ((b"content-length", b"7"),), id="known"),
-        pytest.param(0, ((b"content-length", b"0"),), id="none"),
-        pytest.param(None, (), id="unknown"),
-    ],
-)
-def test_upload(size: int | None, framing: Headers) -> None:
-    """An upload is the request's own body, of which only the length is told, if it is known."""
+def test_upload() -> None:
+    """An upload is the request's own body; the transport tells its length."""
 
     async def receive() -> dict[str, object]:
         raise AssertionError("it was read")
 
-    upload = Upload(receive, size, 100)
+    upload = Upload(receive, 7, 100)
     request = sent(Call("files", None, upload, False, verbatim=True), V1)
     assert request.body is upload
-    assert request.headers == ((b"accept-encoding", b"identity"), *framing, KEY)
+    assert request.headers == ((b"accept-encoding", b"identity"), KEY)
 
 
 def test_nothing_is_adapted_in_what_is_relayed() -> None:
     """What a deployment taught changes no relayed body: that is the caller's own."""
     body = b'{"max_tokens":5,"model":"d"}'
-    asked = replace(call(body), verbatim=True, model_in_body="d")
+    asked = structs.replace(call(body), verbatim=True, model_in_body="d")
     request, applied = upstream_request(asked, deployment(), KEY, (RENAMED,))
     assert request.body is body
     assert applied == ()

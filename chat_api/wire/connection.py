@@ -78,9 +78,8 @@ class Connection(asyncio.Protocol):
         """Send a request and return once the response's head has arrived.
 
         Args:
-            head: the request's head, as it goes out.
-            body: what follows it.
-            without_body: whether the response has none, whatever its head says.
+            head, body: the request, as it goes out.
+            without_body: whether the response has no body, whatever its head says.
 
         Raises:
             UpstreamClosed: the connection was closed before the first byte of an answer.
@@ -155,6 +154,8 @@ class Connection(asyncio.Protocol):
             self._fail(error)
         elif self._head is not None:
             self._expect_head()
+        else:
+            self._set_deadline(self._owner.limits.idle_seconds)
 
     def expire(self, now: float) -> None:
         """The deadline has come: end what takes too long, or set another one."""
@@ -162,6 +163,8 @@ class Connection(asyncio.Protocol):
         self.deadline = now + self._owner.limits.idle_seconds
         if self._response is None:
             self.close()
+        elif self._sender is not None and not self._write_paused:
+            pass  # the client of an upload is slow, which others look after
         elif self._parser.begun:
             if not self._parser.head_complete:
                 self._fail(failures.first_byte_timeout())
@@ -172,7 +175,7 @@ class Connection(asyncio.Protocol):
             if unsent >= self._unsent_bytes:
                 self._fail(failures.write_timeout())
             self._unsent_bytes = unsent
-        elif self._sender is None:  # else its client is slow, which others look after
+        else:
             self._fail(failures.first_byte_timeout())
 
     def _end(self) -> None:

@@ -8,6 +8,8 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
 MAX_FRUITLESS_BYTES = 64 * 1024  # in a row that bring nothing of a body: heads, chunk extensions, trailers
 
+_BLANK = (b" ", b"\t")
+
 
 class Unreadable(ValueError):
     """What came is no HTTP response, or one beyond every measure; the message says why."""
@@ -35,8 +37,6 @@ class ResponseParser:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        # A bare LF may end a line (RFC 9112 section 2.2).
-        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
         self._response: Response | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._fruitless_bytes = 0
@@ -54,6 +54,7 @@ class ResponseParser:
         self._fruitless_bytes = 0
         self._ends_with_head = without_body
         self._ends_with_connection = self.begun = self.head_complete = self.complete = False
+        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)  # of a head (RFC 9112 section 2.2)
 
     def feed(self, data: bytes) -> None:
         """The next bytes: `response` gets its head and its body out of them.
@@ -61,6 +62,8 @@ class ResponseParser:
         Raises:
             Unreadable: they are no HTTP response, or its head or its trailers have no end.
         """
+        if not self.begun and data[:1] != b"H":  # httptools would take RTSP, and blank lines before
+            raise Unreadable("sent no HTTP")
         self.begun = True
         self._fruitless_bytes += len(data)
         try:
@@ -91,6 +94,8 @@ class ResponseParser:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or a trailer."""
         if not self.head_complete:
+            if value[-1:] in _BLANK:
+                value = value.rstrip(b" \t")
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -105,6 +110,7 @@ class ResponseParser:
         if parser.get_http_version() not in ("1.1", "1.0"):
             raise Unreadable("sent another version of HTTP")
         has_length = self._check_headers()
+        parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=False)
         assert response is not None  # noqa: S101 - `begin` set it
         self.head_complete = True
         response.status = status
@@ -127,8 +133,8 @@ class ResponseParser:
         has_length = False
         for name, value in headers:
             if name == b"transfer-encoding":
-                if value.strip().lower() != b"chunked":
-                    raise Unreadable("sent a transfer coding that was not asked for")
+                if value.lower() != b"chunked" or has_length:
+                    raise Unreadable("sent a transfer coding that was not asked for, or two")
                 has_length = True
             elif name == b"content-length":
                 has_length = True

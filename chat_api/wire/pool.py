@@ -90,9 +90,9 @@ class Pool:
             raise
 
     async def _made(self) -> Connection:
-        seconds = self.limits.connect_seconds
+        deadline = self._loop.time() + self.limits.connect_seconds
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(deadline):
                 sock = await self._connected()
         except TimeoutError:
             raise self.failures.connect_timeout() from None
@@ -101,7 +101,7 @@ class Pool:
         host = self._origin.host if self._origin.is_tls else None
         tls = self._tls if self._origin.is_tls else None
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(deadline):
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self, self._loop), sock=sock, ssl=tls, server_hostname=host
                 )

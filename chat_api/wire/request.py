@@ -10,6 +10,7 @@ from chat_api.types import Body, Headers
 _TARGET = re.compile(r"[!-~]*")  # RFC 9112 section 3.2: printable ASCII, no space
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")  # without a body they say nothing of its length
+_OURS = (b"content-length", b"transfer-encoding", b"host")
 _PORTS = {"http": 80, "https": 443}
 MAX_TARGET_CHARS = 65_536
 
@@ -83,11 +84,7 @@ def _lines(method: str, to: Address, headers: Headers) -> bytes:
     if not method.isalpha() or not method.isascii():
         raise Unsendable("the method is none")
     lines = [b"%s %s HTTP/1.1\r\n" % (method.encode("ascii", "replace"), to.target), to.host]
-    for pair in headers:
-        if not _is_name(pair[0]):
-            raise Unsendable("a header's name is none")
-        if pair[0] != b"content-length" and pair[0] != b"transfer-encoding":
-            lines.append(b"%s: %s\r\n" % pair)
+    lines += [b"%s: %s\r\n" % pair for pair in headers if _goes_out(pair[0])]
     raw = b"".join(lines)
     # Each line has one CR and one LF, which are ours: any more came in with a value.
     if raw.count(b"\n") != len(lines) or raw.count(b"\r") != len(lines) or b"\0" in raw:
@@ -95,6 +92,8 @@ def _lines(method: str, to: Address, headers: Headers) -> bytes:
     return raw
 
 
-@lru_cache(maxsize=1024)
-def _is_name(name: bytes) -> bool:
-    return _TOKEN.fullmatch(name) is not None
+def _goes_out(name: bytes) -> bool:
+    """Whether a header is the caller's to send: how a message is framed, and where it goes, the wire says itself."""
+    if _TOKEN.fullmatch(name) is None:
+        raise Unsendable("a header's name is none")
+    return name.lower() not in _OURS

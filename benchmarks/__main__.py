@@ -4,12 +4,10 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 import click
@@ -18,7 +16,7 @@ import uvloop
 from benchmarks.figures import Results
 from benchmarks.machine import described
 from benchmarks.measuring import measure_row
-from benchmarks.processes import choose_cores, raise_file_limit
+from benchmarks.processes import choose_cores, raise_file_limit, stop_on_signals
 from benchmarks.report import document, row_table, target_table
 from benchmarks.rows import Row, Run, all_rows
 from benchmarks.subjects import NGINX, SUBJECTS, Place, Subjects, nginx_binary, take_snapshot, upstream_process
@@ -72,7 +70,7 @@ def main(
     table = {row.name: row for row in chosen if set(row.subjects) & set(subjects)}
     if not table:
         raise click.ClickException("none of these rows can be measured of these subjects on this machine")
-    _stop_on_signals()
+    stop_on_signals()
     with _bench() as (place, run):
         about = described() | {"rounds": str(rounds), "cores": _cores(place)}
         click.echo(_header(about))
@@ -120,18 +118,6 @@ def _cores(place: Place) -> str:
 def _header(about: Mapping[str, str]) -> str:
     width = max(map(len, about))
     return "\n".join([*(f"{name.ljust(width)}  {value}" for name, value in about.items()), "", LEGEND, ""])
-
-
-def _stop_on_signals() -> None:
-    """Let being told to stop be as Ctrl+C: what was started is stopped."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    # A shell that starts this in the background has SIGINT ignored, and that is handed down.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """The canned answers of the upstream, byte for byte: what it sends, and what the load expects to get. Pure.
 
 A scenario is the name of a deployment: `json-300k` is a completion of 300 kB, `stream-50ms-60` a stream of 60 chunks,
-one each 50 ms. Every chunk of a stream is one event, `[DONE]` included, and one HTTP chunk.
+one each 50 ms. Every chunk of a stream is one event, `[DONE]` included, and one HTTP chunk. A stream may lack its end:
+`cut-50ms-60-7` is closed within chunk 7, `reset-50ms-60-7` is reset after 7 chunks, `silent-50ms-60-7` says nothing
+more after them, and with 0 chunks nothing at all.
 """
 
 import json
@@ -10,7 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-SCENARIO = re.compile(r"json-(?P<kilobytes>\d+)k|stream-(?P<interval>\d+)ms-(?P<chunks>\d+)")
+CUT, RESET, SILENT = "cut", "reset", "silent"
+SCENARIO = re.compile(
+    r"json-(?P<kilobytes>\d+)k"
+    r"|(?P<kind>stream|(?P<breaks>cut|reset|silent))-(?P<interval>\d+)ms-(?P<chunks>\d+)(?(breaks)-(?P<sent>\d+))"
+)
 DONE = b"data: [DONE]\n\n"
 FIRST_WITH_TEXT = 1  # chunk 0 only says that the prompt passed the filter, as Azure's does
 MIN_CHUNKS = 4  # the filter's word, one with text, the finish, [DONE]
@@ -47,11 +53,13 @@ class Stream:
         head: the head of the answer.
         chunks: its HTTP chunks, each holding one event; the last also ends the body.
         interval_ms: milliseconds between two chunks.
+        breaks: how it breaks off after these chunks (`CUT`, `RESET`, `SILENT`); "" if it does not.
     """
 
     head: bytes
     chunks: tuple[bytes, ...]
     interval_ms: int
+    breaks: str = ""
 
 
 def completion(kilobytes: int) -> bytes:
@@ -90,7 +98,8 @@ def answer(scenario: str) -> bytes | Stream | None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n"
     chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events(int(match["chunks"]))]
     chunks[-1] += b"0\r\n\r\n"
-    return Stream(head + _HEADERS + b"\r\n", tuple(chunks), int(match["interval"]))
+    whole = Stream(head + _HEADERS + b"\r\n", tuple(chunks), int(match["interval"]))
+    return _broken(whole, match["breaks"], int(match["sent"])) if match["breaks"] else whole
 
 
 def number_of(event: Any) -> int | None:
@@ -100,6 +109,14 @@ def number_of(event: Any) -> int | None:
         return int(word.removeprefix(" word "))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         return None
+
+
+def _broken(whole: Stream, kind: str, sent: int) -> Stream:
+    """A stream that breaks off after so many chunks; one that is cut, within the next."""
+    chunks = whole.chunks[:sent]
+    if kind == CUT:
+        chunks += (whole.chunks[sent][: len(whole.chunks[sent]) // 2],)
+    return Stream(whole.head if chunks else b"", chunks, whole.interval_ms, kind)
 
 
 def _completion_json(text: str) -> bytes:

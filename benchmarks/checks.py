@@ -57,6 +57,32 @@ class BodyCheck:
             raise Fault(f"the body ended after {self._offset} of {len(self._expected)} bytes")
 
 
+class RefusalCheck:
+    """The body of an answer that refuses.
+
+    Args:
+        code: the code of its error.
+    """
+
+    def __init__(self, code: str) -> None:
+        self._code = code
+        self._body = b""
+
+    def feed(self, data: bytes) -> int:
+        """Take a piece of the body."""
+        self._body += data
+        return 0
+
+    def end(self) -> None:
+        """The body has ended."""
+        try:
+            code = json.loads(self._body)["error"]["code"]
+        except (ValueError, LookupError, TypeError):
+            code = None
+        if code != self._code:
+            raise Fault(f"no error with the code {self._code}: {self._body[:_SHOWN_BYTES]!r}")
+
+
 class LearnedBody:
     """The body of `/v1/gpt/chat`: the first is parsed and checked, the others equal it byte for byte.
 

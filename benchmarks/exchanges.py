@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.answers import completion, events
-from benchmarks.checks import BodyCheck, Check, LearnedBody, StreamCheck
+from benchmarks.checks import BodyCheck, Check, LearnedBody, RefusalCheck, StreamCheck
 
 INSTRUCTION = "You are an assistant that answers briefly and to the point."
 QUESTION = "What is the difference between a ratio that was measured and one that is hoped for?"
@@ -19,10 +19,12 @@ class Exchange:
     Args:
         request: its bytes.
         new_check: makes what checks the next answer.
+        status: what its answers have to be.
     """
 
     request: bytes
     new_check: Callable[[], Check]
+    status: int = 200
 
 
 def whole(kilobytes: int) -> Exchange:
@@ -32,13 +34,35 @@ def whole(kilobytes: int) -> Exchange:
 
 def streamed(interval_ms: int, chunks: int) -> Exchange:
     """A relayed stream of so many chunks, one each so many milliseconds."""
-    return Exchange(_chat(f"stream-{interval_ms}ms-{chunks}", stream=True), partial(StreamCheck, events(chunks)))
+    check = partial(StreamCheck, events(chunks))
+    return Exchange(relayed_stream_request(f"stream-{interval_ms}ms-{chunks}"), check)
 
 
 def prompted(kilobytes: int) -> Exchange:
     """A prompt to the simple endpoint, answered with a completion of so many kilobytes."""
     body = {"prompt": QUESTION, "systemPrompt": INSTRUCTION, "temperature": 0.7, "model": f"json-{kilobytes}k"}
     return Exchange(_post("/v1/gpt/chat", body), LearnedBody(completion(kilobytes)))
+
+
+def relayed_stream_request(scenario: str) -> bytes:
+    """Asks for a relayed stream, whatever becomes of it."""
+    return _chat(scenario, stream=True)
+
+
+def prompted_stream_request(scenario: str) -> bytes:
+    """Asks the simple endpoint for a stream, whatever becomes of it."""
+    return _post("/v1/gpt/chat", {"prompt": QUESTION, "model": scenario, "stream": True})
+
+
+def prompted_stream(interval_ms: int, chunks: int) -> Exchange:
+    """A stream of the simple endpoint's, of so many chunks, one each so many milliseconds."""
+    check = partial(StreamCheck, events(chunks))
+    return Exchange(prompted_stream_request(f"stream-{interval_ms}ms-{chunks}"), check)
+
+
+def refused(path: str, body: bytes, status: int, code: str) -> Exchange:
+    """A request that is refused by the gateway, with this status and this code."""
+    return Exchange(_posted(path, body), partial(RefusalCheck, code), status)
 
 
 def any_prompt() -> bytes:
@@ -52,6 +76,9 @@ def _chat(model: str, *, stream: bool) -> bytes:
 
 
 def _post(path: str, body: dict[str, object]) -> bytes:
-    content = json.dumps(body).encode()
+    return _posted(path, json.dumps(body).encode())
+
+
+def _posted(path: str, content: bytes) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: benchmarks\r\naccept: */*\r\n"
     return f"{head}content-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n".encode() + content

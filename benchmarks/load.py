@@ -1,6 +1,8 @@
 """The load: connections that send requests and have every answer checked. Nothing is measured that is not right."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Protocol
 
@@ -9,6 +11,17 @@ import httptools
 from benchmarks.checks import Check, Fault
 
 _SHOWN_BYTES = 300
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close a connection with a reset, which whoever is at its other end cannot take for an end."""
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+class Cut(Fault):
+    """The connection was closed before the answer had ended."""
 
 
 class Owner(Protocol):
@@ -44,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._name = name
         self._check: Check | None = None
         self._parser = httptools.HttpResponseParser(self)
+        self._status = 200
         self._refusal: bytes | None = None  # the body of an answer that is none
         self._body_bytes = 0
         self._complete = False
@@ -61,9 +75,10 @@ class Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # a stream transport is what TCP gives
         self._owner.ready(self)
 
-    def send(self, request: bytes, check: Check) -> None:
-        """Send a request whose answer `check` looks at."""
+    def send(self, request: bytes, check: Check, status: int = 200) -> None:
+        """Send a request whose answer is to have this status, and whose body `check` looks at."""
         self._check = check
+        self._status = status
         self._body_bytes = 0
         self._transport.write(request)
 
@@ -71,6 +86,11 @@ class Connection(asyncio.Protocol):
         """Close it; what comes from now on is nobody's."""
         self._check = None
         self._transport.abort()
+
+    def reset(self) -> None:
+        """Close it with a reset, which no server can take for an end."""
+        self._check = None
+        reset(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer."""
@@ -92,13 +112,13 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
         if self._check is not None:
-            self._fail(Fault(f"the connection was cut after {self._body_bytes} bytes of the body"))
+            self._fail(Cut(f"the connection was cut after {self._body_bytes} bytes of the body"))
 
     def on_headers_complete(self) -> None:
         """The head of an answer is there."""
         if self._complete:
             raise Fault("a second answer came to one request")
-        self._refusal = None if self._parser.get_status_code() == 200 else b""
+        self._refusal = None if self._parser.get_status_code() == self._status else b""
 
     def on_body(self, data: bytes) -> None:
         """A part of an answer's body."""
@@ -121,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, fault: Fault) -> None:
         self._check = None
-        self._owner.failed(Fault(f"{self._name}: {fault}"))
+        self._owner.failed(type(fault)(f"{self._name}: {fault}"))
         self._transport.abort()
 
 

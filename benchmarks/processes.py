@@ -4,15 +4,18 @@ import contextlib
 import os
 import random
 import resource
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 READY_SECONDS = 30
 STOP_SECONDS = 3
+_LISTENING = "0A"  # a socket's state as /proc/net/tcp has it
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -71,6 +74,15 @@ def free_port() -> int:
             return port
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended that was told to: its exit code (None: it had to be killed), and what it said on the way."""
+
+    code: int | None
+    seconds: float
+    output: str
+
+
 class Running:
     """A process that listens on a port.
 
@@ -111,6 +123,20 @@ class Running:
             time.sleep(0.002)
         raise NotStarted(f"it does not listen; it printed: {self._log.read_text(errors='replace')[-1000:]}")
 
+    def printed(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text(errors="replace")
+
+    def end(self, patience: float) -> Ended:
+        """Send SIGTERM and wait for its end, for so many seconds."""
+        before, started = self._log.stat().st_size, time.monotonic()
+        self._popen.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(patience)
+        seconds, code = time.monotonic() - started, self._popen.returncode
+        self.stop()
+        return Ended(code, seconds, self._log.read_bytes()[before:].decode(errors="replace"))
+
     def stop(self) -> None:
         """End it; kindly first."""
         try:
@@ -131,6 +157,37 @@ def cpu_ns(pid: int) -> int:
     except OSError:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def open_files(pid: int) -> int:
+    """How many file descriptors a process has."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def tcp_connections(pid: int) -> list[tuple[int, int]]:
+    """The TCP connections over IPv4 that a process has not closed, in whatever state: local and remote port."""
+    links = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(path))
+    found = []
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *_, inode = line.split(maxsplit=10)[:10]
+        if state != _LISTENING and f"socket:[{inode}]" in links:
+            found.append((int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16)))
+    return found
+
+
+def stop_on_signals() -> None:
+    """Let being told to stop be as Ctrl+C: what was started is stopped."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    # A shell that starts this in the background has SIGINT ignored, and that is handed down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
 
 
 def resident_bytes(pid: int) -> int:

@@ -41,7 +41,7 @@ def row_table(name: str, title: str, results: Results, subjects: Sequence[str]) 
             lines.append(["  added to direct", *map(_cell, [*added, *([None] * len(others))])])
     notes = [_overrun(results, subject) for subject in subjects]
     faults = [f"  FAULT in round {fault.round}, {fault.subject}: {fault.text}" for fault in results.faults]
-    return "\n".join([f"{name}: {title}", *_aligned(lines), *filter(None, notes), *faults])
+    return "\n".join([f"{name}: {title}", *aligned(lines), *filter(None, notes), *faults])
 
 
 def target_table(verdicts: Iterable[Verdict]) -> str:
@@ -52,7 +52,7 @@ def target_table(verdicts: Iterable[Verdict]) -> str:
         measured = NONE if verdict.value is None else f"{_number(verdict.value)} {target.unit}"
         met = "yes" if verdict.is_met else "no" if verdict.value is not None else "not measured"
         lines.append([target.text, target.row, f"{target.limit:g} {target.unit}", measured, met])
-    return "\n".join(_aligned(lines))
+    return "\n".join(aligned(lines))
 
 
 def document(
@@ -103,6 +103,7 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, its columns one below the other."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

@@ -2,7 +2,7 @@
 
 It reads the scenario from the path (`/openai/deployments/json-1k/...`) or else from the body's `model`. The first two
 chunks of a stream go at once, each other one an interval after the one before; the streams are spread evenly over the
-interval, by one timer for all.
+interval, by one timer for all. `open` is answered with the number of streams that are open, as JSON.
 """
 
 import asyncio
@@ -12,10 +12,12 @@ from itertools import count
 
 import uvloop
 
-from benchmarks.answers import Stream, answer
+from benchmarks.answers import CUT, RESET, SILENT, Stream, answer
+from benchmarks.load import reset
 
 BACKLOG = 4096
 TICK_SECONDS = 0.001
+OPEN = "open"  # the scenario that asks how many streams are
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SCENARIO = re.compile(rb'/deployments/([^/]+)/|"model": ?"([^"]+)"')
 
@@ -37,6 +39,11 @@ class Pacer:
             self._running = True
             self._tick = self._now()
             self._wait()
+
+    @property
+    def open(self) -> int:
+        """How many streams have not come to their end."""
+        return sum(stream.is_open for slots in self._slots.values() for slot in slots for stream in slot)
 
     def _now(self) -> int:
         return round(asyncio.get_running_loop().time() / TICK_SECONDS)
@@ -62,15 +69,31 @@ class Answering:
     def __init__(self, transport: asyncio.Transport, stream: Stream) -> None:
         self._transport = transport
         self._chunks = iter(stream.chunks)
+        self._breaks = stream.breaks
         transport.write(stream.head)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether whoever asked is still there."""
+        return not self._transport.is_closing()
 
     def write_next(self) -> bool:
         """Write the next chunk; whether there may be another."""
         chunk = next(self._chunks, None)
-        if chunk is None or self._transport.is_closing():
+        if self._transport.is_closing():
             return False
+        if chunk is None:
+            return self._break_off()
         self._transport.write(chunk)
         return True
+
+    def _break_off(self) -> bool:
+        """Do what comes after the last chunk; whether the stream stays as it is."""
+        if self._breaks == CUT:
+            self._transport.close()
+        elif self._breaks == RESET:
+            reset(self._transport)
+        return self._breaks == SILENT
 
 
 class Upstream(asyncio.Protocol):
@@ -101,8 +124,12 @@ class Upstream(asyncio.Protocol):
 
     def _answer(self, request: bytes) -> None:
         name = _SCENARIO.search(request)
-        found = answer((name[1] or name[2]).decode()) if name else None
-        if found is None:
+        scenario = (name[1] or name[2]).decode() if name else ""
+        found = answer(scenario)
+        if scenario == OPEN:
+            body = b"%d" % self._pacer.open
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        elif found is None:
             self._transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
         elif isinstance(found, bytes):
             self._transport.write(found)

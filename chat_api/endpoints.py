@@ -172,14 +172,19 @@ class Routes:
             ("/v1/gpt/", NotFound()),
             *[(f"{prefix}/", RelayedApi(f"{prefix}/", prefix, whole=True)) for prefix in prefixes],
             *[(prefix, RelayedApi(prefix)) for prefix in relayed_prefixes(api_base, ())],
-            ("", NotFound()),
         ]
+        self._none = NotFound()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI 3)."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        app = self._exact.get(path) or next(app for prefix, app in self._under if path.startswith(prefix))
-        await app(scope, receive, send)
+        await (self._exact.get(path) or self._app_under(path))(scope, receive, send)
+
+    def _app_under(self, path: str) -> ASGIApp:
+        for prefix, app in self._under:
+            if path.startswith(prefix):
+                return app
+        return self._none
 
 
 def relayed_prefixes(api_base: str, prefixes: Iterable[str]) -> tuple[str, ...]:

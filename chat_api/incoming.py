@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope
 from chat_api.multipart import FieldFinder, boundary_of
 from chat_api.operations import DEPLOYMENT_SCOPED, Target, is_unrouted
 from chat_api.reading import check_coding, read_body
-from chat_api.request_head import RequestHead, head_of
+from chat_api.request_head import RequestHead
 from chat_api.routing import Routing, form_model, read_routing
 from chat_api.settings import Settings
 from chat_api.spool import Form, Upload, declared_size, pieces_of
@@ -16,7 +16,9 @@ from chat_api.types import Body, Call, Headers
 _OURS = ("api-version", "api-key")  # of a query: what the caller has no say in
 
 
-async def read_call(scope: Scope, receive: Receive, target: Target, settings: Settings, *, route: str) -> Call:
+async def read_call(
+    scope: Scope, receive: Receive, head: RequestHead, target: Target, settings: Settings, *, route: str
+) -> Call:
     """The call that a request makes.
 
     What says nothing of where it goes is passed on as it comes. A form is spooled, as its field
@@ -26,8 +28,7 @@ async def read_call(scope: Scope, receive: Receive, target: Target, settings: Se
         RequestError: the request cannot be served as it is.
         ClientGone: the client left before its body was complete.
     """
-    head = head_of(scope)
-    body, routing = await _read(scope, receive, target, settings)
+    body, routing = await _read(scope, receive, head, target, settings)
     return Call(
         operation=target.operation,
         model=target.model or routing.model,
@@ -44,8 +45,10 @@ async def read_call(scope: Scope, receive: Receive, target: Target, settings: Se
     )
 
 
-async def _read(scope: Scope, receive: Receive, target: Target, settings: Settings) -> tuple[bytes | Body, Routing]:
-    head, headers = head_of(scope), scope["headers"]
+async def _read(
+    scope: Scope, receive: Receive, head: RequestHead, target: Target, settings: Settings
+) -> tuple[bytes | Body, Routing]:
+    headers: Headers = scope["headers"]
     operation = target.operation
     is_form = head.media_type == "multipart/form-data"
     is_routed_form = is_form and operation in DEPLOYMENT_SCOPED

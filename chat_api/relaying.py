@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from contextlib import closing
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -58,13 +59,13 @@ class RelayedApi:
             return
         target = self._target(scope)
         own = _answered_here(target, scope["method"], gateway.models(self._route), scope["state"]["started"])
-        credential = head_of(scope).credential
+        head = head_of(scope)
         if own is not None:
-            gateway.authenticate(credential, gateway.models(self._route).resource()[0])
+            gateway.authenticate(head.credential, gateway.models(self._route).resource()[0])
             await own(scope, receive, send)
             return
-        gateway.admit(credential, self._route)
-        call = await read_call(scope, receive, target, settings, route=self._route)
+        gateway.admit(head.credential, self._route)
+        call = await read_call(scope, receive, head, target, settings, route=self._route)
         await _relay(scope, receive, send, call, gateway, settings)
 
     def _target(self, scope: Scope) -> Target:
@@ -84,39 +85,50 @@ def _target(raw_path: bytes, root_chars: int, prefix: str, whole: bool) -> Targe
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
     listen = call.body.after if isinstance(call.body, Upload) else receive
-    passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
+    passage: EventPassage | None = None
     reply: Reply | None = None
     try:
         with Watch(scope, listen):
             if call.stream:
+                passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
                 passage.keep_open()
             try:
                 reply = await gateway.handle(call)
                 scope[SERVED_BY] = served_by(reply)
                 answer = relayable(reply, call, time.time())
             except GatewayError as error:
-                if not passage.has_begun:
+                if passage is None or not passage.has_begun:
                     raise
                 await passage.fail(error)
-            await _pass(scope, send, call, answer, passage)
+            if answer.status >= 400:
+                _note(answer, scope)
+            await _pass(answer, call, send, passage, settings)
     finally:
-        passage.close()
+        if passage is not None:
+            passage.close()
         if reply is not None and not isinstance(reply.body, bytes):
             await close(reply)
         if isinstance(call.body, Form):
             await call.body.aclose()
 
 
-async def _pass(scope: Scope, send: Send, call: Call, reply: Reply, passage: EventPassage) -> None:
-    if reply.status >= 400:  # a refusal whose body goes on as it is; the others are logged as errors
-        ids = (scope.get("chat_api.request_id", ""), upstream_id(reply.headers))
-        log.info("%d from %s (request %s%s)", reply.status, reply.deployment.host, *ids)
-    if passage.has_begun or (not isinstance(reply.body, bytes) and call.is_followed and is_event_stream(reply)):
-        return await passage.carry(reply)
-    passage.close()
-    if isinstance(reply.body, bytes):
-        return await pass_whole(reply, send, head_only=call.method == "HEAD")
-    return await pass_bytes(reply, send)
+async def _pass(answer: Reply, call: Call, send: Send, passage: EventPassage | None, settings: Settings) -> None:
+    has_begun = passage is not None and passage.has_begun
+    if has_begun or (not isinstance(answer.body, bytes) and call.is_followed and is_event_stream(answer)):
+        passage = passage or EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
+        with closing(passage):
+            return await passage.carry(answer)
+    if passage is not None:
+        passage.close()
+    if isinstance(answer.body, bytes):
+        return await pass_whole(answer, send, head_only=call.method == "HEAD")
+    return await pass_bytes(answer, send)
+
+
+def _note(refusal: Reply, scope: Scope) -> None:
+    """Log a refusal whose body goes on as it is; the others are logged as errors."""
+    ids = (scope.get("chat_api.request_id", ""), upstream_id(refusal.headers))
+    log.info("%d from %s (request %s%s)", refusal.status, refusal.deployment.host, *ids)
 
 
 def _answered_here(target: Target, method: str, models: Models, started: int) -> Response | None:

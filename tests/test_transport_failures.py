@@ -59,7 +59,9 @@ class Kind:
     words_of_httpx: str = ""
 
 
-NOT_HTTP = Kind(NotHttp, 502, "upstream_not_http", "HOST sent .*; check ENDPOINT", "HOST does not speak .*ENDPOINT")
+NOT_HTTP = Kind(
+    NotHttp, 502, "upstream_not_http", "HOST (sent|answered) .*; check ENDPOINT", "HOST does not speak .*ENDPOINT"
+)
 CLOSED = Kind(UpstreamClosed, 502, "upstream_closed", "HOST closed the connection without answering")
 CUT = Kind(CutShort, 502, "answer_cut_short", "HOST broke off its answer: .+")
 LATE = Kind(FirstByteTimeout, 504, "upstream_timeout", r"no answer from HOST within FIRST_BYTE_TIMEOUT \(0.2 s\)")
@@ -113,7 +115,7 @@ def test_fault_is_told_apart(hop: Hop, serve: Serve, kind: Kind) -> None:
 def test_other_protocol_is_none(hop: Hop) -> None:
     """An upstream that switches to another protocol, unasked, speaks no HTTP; httpx would hand on its 101."""
     raw = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nx"
-    with pytest.raises(NotHttp, match="switched to another protocol, unasked"):
+    with pytest.raises(NotHttp, match="answered 101, which is no answer"):
         hop.fetch(then_waiting(raw))
 
 

@@ -87,14 +87,15 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
             True,
             id="space-after-values",
         ),
-        pytest.param(CHUNKED + b"3\r\nabc\r\n00a\r\n0123456789\r\n0\r\n\r\n", 200, (CODING,), b"abc0123456789", True, id="chunks"),
-        pytest.param(CHUNKED + b'1;a;b=c;d="e;\\"f"\r\nx\r\n0;y=z\r\n\r\n', 200, (CODING,), b"x", True, id="extensions"),
+        pytest.param(CHUNKED + b"3\r\nabc\r\n01\r\nd\r\n0\r\n\r\n", 200, (CODING,), b"abcd", True, id="chunks"),
+        pytest.param(CHUNKED + b"00a\r\n0123456789\r\n000\r\n\r\n", 200, (CODING,), b"0123456789", True, id="hex"),
+        pytest.param(CHUNKED + b'1;a;b=c;d="e;\\"f"\r\nx\r\n0;y=z\r\n\r\n', 200, (CODING,), b"x", True, id="extension"),
         pytest.param(CHUNKED + b"1\r\nx\r\n0\r\nSum: 1\r\nA: b\r\n\r\n", 200, (CODING,), b"x", True, id="trailers"),
         pytest.param(CHUNKED + b"0\r\nConnection: close\r\n\r\n", 200, (CODING,), b"", True, id="trailer-is-no-header"),
         pytest.param(b"HTTP/1.1 204 No\r\n\r\n", 204, (), b"", True, id="204"),
         pytest.param(b"HTTP/1.1 304 Same\r\nContent-Length: 2\r\n\r\n", 304, (LENGTH,), b"", True, id="304"),
         pytest.param(b"HTTP/1.1 100 Go\r\n\r\n" + OK, 200, (LENGTH,), b"ok", True, id="100"),
-        pytest.param(b"HTTP/1.1 103 Hint\r\nContent-Length: 5\r\nLink: x\r\n\r\n" * 2 + OK, 200, (LENGTH,), b"ok", True, id="103"),
+        pytest.param(b"HTTP/1.1 103 Hint\r\nContent-Length: 5\r\n\r\n" * 2 + OK, 200, (LENGTH,), b"ok", True, id="103"),
         pytest.param(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", 200, (LENGTH,), b"ok", False, id="1.0"),
         pytest.param(
             b"HTTP/1.0 200 OK\r\nConnection: Keep-Alive\r\nContent-Length: 2\r\n\r\nok",
@@ -160,7 +161,7 @@ def test_what_follows_a_response_is_no_part_of_it(raw: bytes, excess: bytes) -> 
     """Bytes after the end are dropped, and no other response is read from that connection."""
     alone = read([raw])
     assert alone.keeps_alive
-    for pieces in [(raw[:at], raw[at:] + excess) for at in range(len(raw))]:
+    for pieces in [(raw[:at], raw[at:] + excess) for at in range(1, len(raw))]:
         found = read(pieces)
         assert (found.status, found.headers, found.body) == (alone.status, alone.headers, alone.body)
         assert found.is_complete

@@ -2,7 +2,6 @@
 
 import asyncio
 import selectors
-import ssl
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ from chat_api.wire.connection import Connection
 from chat_api.wire.pool import Pool
 from chat_api.wire.request import Origin
 from chat_api.wire.response import Response
+from tests.hops import UNCHECKED
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ class MemoryPool(Pool):
 
     def __init__(self, limits: Limits) -> None:
         failures = Failures("host", "ENDPOINT", limits)
-        super().__init__(Origin(False, "host", 80), limits, failures, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        super().__init__(Origin(False, "host", 80), limits, failures, UNCHECKED)
         self.lines: list[Line] = []
         self.connecting: Callable[[], Coroutine[Any, Any, None]] | None = None  # what comes before a connection
 

@@ -1,0 +1,73 @@
+"""Access lines: their time, when they are written, and where they cannot be."""
+
+import io
+import logging
+import time
+
+import pytest
+
+from chat_api.logs import MAX_HELD_LINES, AccessLines, Clock, Unfinished
+
+
+def test_time_is_what_pythons_logging_would_say() -> None:
+    """A line's time has the form that every other log line has, to the millisecond."""
+    now = 1_800_000_000.25
+    record = logging.makeLogRecord({"created": now, "msecs": 250.0})
+
+    assert Clock().text(now) == logging.Formatter("%(asctime)s").format(record)
+
+
+def test_time_goes_on() -> None:
+    """The costly part of the time is kept for a second, and no longer."""
+    clock = Clock()
+    texts = [clock.text(now) for now in (1000.0, 1000.999, 1001.0, 1000.5)]
+
+    assert texts == [
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(now))) + f",{milliseconds}"
+        for now, milliseconds in ((1000, "000"), (1000, "999"), (1001, "000"), (1000, "500"))
+    ]
+
+
+def test_lines_are_written_together() -> None:
+    """Lines wait until they are asked for, in their order."""
+    stream = io.StringIO()
+    lines = AccessLines(stream, lambda: 0.0)
+    lines.write("one")
+    lines.write("two")
+    before = stream.getvalue()
+    lines.flush()
+    lines.flush()
+
+    assert before == ""
+    assert [line.rpartition(" ")[2] for line in stream.getvalue().splitlines()] == ["one", "two"]
+
+
+def test_many_lines_do_not_wait() -> None:
+    """No more than so many lines are held, whoever forgets to ask for them."""
+    stream = io.StringIO()
+    lines = AccessLines(stream)
+    for _ in range(MAX_HELD_LINES):
+        lines.write("x")
+
+    assert len(stream.getvalue().splitlines()) == MAX_HELD_LINES
+
+
+def test_pipe_that_nobody_reads_ends_nothing() -> None:
+    """Where lines cannot be written they are lost, and the server goes on."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    lines = AccessLines(Broken())
+    lines.write("x")
+    lines.flush()
+
+
+@pytest.mark.parametrize(
+    ("message", "logged"),
+    [("ASGI callable returned without completing response.", False), ("another", True)],
+)
+def test_remark_on_a_response_without_end_is_dropped(message: str, logged: bool) -> None:
+    """uvicorn's remark on what is cut on purpose is not logged beside our own line."""
+    assert Unfinished().filter(logging.makeLogRecord({"msg": message})) is logged

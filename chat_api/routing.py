@@ -32,6 +32,7 @@ class _Body(msgspec.Struct):
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
+_decode_name = msgspec.json.Decoder(str).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -100,7 +101,7 @@ def _model(raw: bytes) -> str | None:
     if raw in (b"", b"null", b'""'):
         return None
     try:
-        name = msgspec.json.decode(raw, type=str)
+        name = _decode_name(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise _no_model(f"model is {_kind(raw)}; it takes the name of a model") from None
     return _checked(name)

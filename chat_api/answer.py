@@ -19,11 +19,9 @@ _BODILESS = (204, 304)
 class Cycle(RequestResponseCycle):
     """uvicorn's state of a request, with a `send` of our own."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self._head = b""
-        self._is_chunked = False
-        self._rest_bytes: int | None = None  # of a body with a length; None: the connection's end is its end
+    _head = b""  # that has not gone out yet
+    _is_chunked = False
+    _rest_bytes: int | None = None  # of a body with a length; None: the connection's end is its end
 
     def send(self, message: Message) -> Awaitable[None]:  # type: ignore[override]  # no coroutine, as a rule
         """Send a message (ASGI 3); to be awaited, as it may have to wait for a slow client.
@@ -57,14 +55,14 @@ class Cycle(RequestResponseCycle):
     def _head_of(self, status: int, headers: Any) -> bytes:
         lines = [STATUS_LINE[status]]
         has_length = False
-        for name, value in [*self.default_headers, *headers]:
-            if name == b"content-length":
+        for pair in [*self.default_headers, *headers]:
+            if pair[0] == b"content-length":
                 has_length = True
-                self._rest_bytes = int(value)
-            elif name == b"connection" and value == b"close":
+                self._rest_bytes = int(pair[1])
+            elif pair == (b"connection", b"close"):
                 self.keep_alive = False
                 continue  # it is said below
-            lines.append(b"%s: %s\r\n" % (name, value))
+            lines.append(b"%s: %s\r\n" % pair)
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._rest_bytes = 0
         elif not has_length and self.scope["http_version"] == "1.0":

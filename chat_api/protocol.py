@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 import httptools
 import msgspec
 import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from chat_api.answer import Cycle
@@ -214,13 +215,15 @@ class Protocol(HttpToolsProtocol):
             if self._discarded > MAX_DISCARDED_BYTES:
                 self.transport.close()
             return
-        super().on_body(body)
+        self.cycle.body += body
+        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         if self._pipelined:
             return
-        self._unset_keepalive_if_required()
         if self._phase != BODY:
             self._head_bytes += len(data)
         try:

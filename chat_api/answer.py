@@ -4,6 +4,8 @@ uvicorn's own way costs a write for the head and one for the body, and a corouti
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Awaitable
 from typing import Any
 
@@ -67,6 +69,7 @@ class Cycle(RequestResponseCycle):
             self._rest_bytes = 0
         elif not has_length and self.scope["http_version"] == "1.0":
             self.keep_alive = False  # it knows no chunks (RFC 9112 section 6.1)
+            self._end_is(reset=True)
         elif not has_length:
             self._is_chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
@@ -102,8 +105,16 @@ class Cycle(RequestResponseCycle):
             self.response_complete = True
             self.message_event.set()
             if not self.keep_alive:
+                self._end_is(reset=False)
                 self.transport.close()
             self.on_response()
+
+    def _end_is(self, *, reset: bool) -> None:
+        """Where the connection's end is the answer's, one that comes too early has to be a reset, not an end."""
+        if self._rest_bytes is None and not self._is_chunked:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
 
     def _count(self, size: int, *, more: bool) -> None:
         if self._rest_bytes is None:

@@ -58,7 +58,7 @@ def serve(workers: int, **options: Any) -> None:
     raise_file_limit()
 
     def work() -> None:
-        lines = AccessLines(sys.stdout) if access_log.isEnabledFor(logging.INFO) else None
+        lines = AccessLines(sys.stdout) if sys.stdout and access_log.isEnabledFor(logging.INFO) else None
         app = create_app(settings, access=lines.write if lines else None)
         server = Server(server_config(settings, app), settings, lines)
         server.stops_with_parent = workers > 1

@@ -124,7 +124,7 @@ class LoopbackGuard:
         await self.app(scope, receive, send)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def _host_named(authority: bytes) -> str | None:
     """The host in a Host header, in lower case; None if it is no host with an optional port."""
     named = _AUTHORITY.fullmatch(authority.decode("latin-1"))

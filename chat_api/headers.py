@@ -40,7 +40,7 @@ def media_type(headers: Headers) -> str:
     return _media_type(value) if value else ""
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def _media_type(value: bytes) -> str:
     return value.split(b";", 1)[0].strip().lower().decode("latin-1")
 
@@ -68,17 +68,17 @@ def _sound(headers: list[tuple[bytes, bytes]]) -> Headers:
 
 
 # The same few names come in every message, so what is decided of each is remembered.
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _is_relayed(name: bytes) -> bool:
     return name in RELAYED or name.startswith(RELAYED_PREFIXES)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _is_relayed_verbatim(name: bytes) -> bool:
     return name in OF_BODY or _is_relayed(name) or name.startswith(b"openai-")
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def _is_forwarded(name: bytes) -> bool:
     return name in FORWARDED or name.startswith(FORWARDED_PREFIXES)
 
@@ -99,7 +99,7 @@ def is_value(value: bytes) -> bool:
     return value.isascii() and value.decode().isprintable()
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address, without a port, names this machine itself."""
     try:

@@ -1,12 +1,13 @@
 """Python's logging set up for the command line; and the access lines, which do without it: it costs too much a line."""
 
+import contextlib
 import logging
 import logging.config
 import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-MAX_HELD_LINES = 1000
+MAX_HELD_CHARS = 64 * 1024
 
 
 class Clock:
@@ -38,22 +39,24 @@ class AccessLines:
         self._now = now
         self._clock = Clock()
         self._lines: list[str] = []
+        self._chars = 0
 
     def write(self, line: str) -> None:
         """Take one line."""
         self._lines.append(f"{self._clock.text(self._now())} {line}\n")
-        if len(self._lines) >= MAX_HELD_LINES:
+        self._chars += len(line)
+        if self._chars > MAX_HELD_CHARS:
             self.flush()
 
     def flush(self) -> None:
         """Write what there is; where that cannot be, as into a pipe that nobody reads any more, it is lost."""
-        lines, self._lines = self._lines, []
-        if lines:
-            try:
-                self._stream.write("".join(lines))
+        text, self._lines, self._chars = "".join(self._lines), [], 0
+        if text:
+            with contextlib.suppress(OSError, ValueError):
+                encoding = self._stream.encoding or "utf-8"
+                # A caller may name a model in letters that the stream does not have.
+                self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
                 self._stream.flush()
-            except OSError:
-                return
 
 
 class Unfinished:

@@ -105,14 +105,18 @@ class ErrorBoundary:
         try:
             await self.app(scope, receive, send)
         except (Exception, asyncio.CancelledError) as error:
-            answer = _answer_to(error, scope.get("chat_api.request_id", ""))
-            if answer is not None and STATUS not in scope:
-                is_relayed = _is_under(scope["path"], self.relayed)
-                response = relay_error(answer, scope) if is_relayed else error_response(answer)
-                if head_of(scope).expects:
-                    # The body was perhaps never asked for; what comes next would be taken for it (RFC 9110 10.1.1).
-                    response.raw_headers.append((b"connection", b"close"))
-                await response(scope, receive, send)
+            # Not here: a name for it besides `error` would keep its trace, and this frame with it, alive.
+            await self._answer(error, scope, receive, send)
+
+    async def _answer(self, error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = _answer_to(error, scope.get("chat_api.request_id", ""))
+        if answer is None or STATUS in scope:
+            return
+        response = relay_error(answer, scope) if _is_under(scope["path"], self.relayed) else error_response(answer)
+        if head_of(scope).expects:
+            # The body was perhaps never asked for; what comes next would be taken for it (RFC 9110 10.1.1).
+            response.raw_headers.append((b"connection", b"close"))
+        await response(scope, receive, send)
 
 
 def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:

@@ -181,7 +181,7 @@ class EventPassage:
             if not repair.ended:
                 raise  # else the end of the answer has come, and only that of the body is missing
         if part := repair.finish():
-            await self._send(_part(part))
+            await self._send_after_comment(part)
         if repair.error is not None:
             raise repair.error
 

@@ -144,6 +144,8 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._on_disconnect is not None:
             self._on_disconnect()
+        if self.scope is not None:
+            self.scope.pop("extensions", None)  # else it keeps us alive until the collector comes
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; one that follows a body (a trailer, RFC 9110 section 6.5.1) is no header of the request."""

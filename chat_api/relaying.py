@@ -29,6 +29,7 @@ from chat_api.upstreams import MAIN
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 # Letters, digits and marks that mean the same unquoted (RFC 3986 section 6.2.2.2): an operation has one spelling.
 _NEEDLESSLY_QUOTED = re.compile(r"%(?:2[dDeE]|3[0-9]|4[1-9a-fA-F]|5[0-9aA]|5[fF]|6[1-9a-fA-F]|7[0-9aA]|7[eE])")
+MAX_REMEMBERED_BYTES = 512  # of a path
 _FAR = 4102444800  # 2100-01-01
 
 
@@ -69,10 +70,11 @@ class RelayedApi:
         await _relay(scope, receive, send, call, gateway, settings)
 
     def _target(self, scope: Scope) -> Target:
-        return _target(scope["raw_path"], len(scope.get("root_path", "")), self._prefix, self._whole)
+        path: bytes = scope["raw_path"]
+        read = _target_again if len(path) <= MAX_REMEMBERED_BYTES else _target
+        return read(path, len(scope.get("root_path", "")), self._prefix, self._whole)
 
 
-@lru_cache(maxsize=1024)
 def _target(raw_path: bytes, root_chars: int, prefix: str, whole: bool) -> Target:
     raw = _NEEDLESSLY_QUOTED.sub(lambda quoted: unquote(quoted[0]), raw_path.decode("latin-1"))
     path = raw[root_chars + len(prefix) :]
@@ -81,6 +83,9 @@ def _target(raw_path: bytes, root_chars: int, prefix: str, whole: bool) -> Targe
         raise UnknownPath(f"/v1/{path} is not served here" + (f"; did you mean {meant}?" if meant else ""))
     target = parse_path(path.removeprefix("v1/"))
     return Target(f"/{path}") if whole and not path.startswith("v1/") else target
+
+
+_target_again = lru_cache(maxsize=1024)(_target)  # the same few paths come again and again
 
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:

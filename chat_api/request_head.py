@@ -12,7 +12,7 @@ from typing import Any
 from chat_api.headers import first, forwarded, media_type, presented_credential
 from chat_api.types import Headers, Secret
 
-MAX_REMEMBERED = 128
+MAX_REMEMBERED = 64  # heads, each of which may have 64 KiB
 _IN_SCOPE = "chat_api.head"
 
 

@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn's, with a protocol of our own, a drain that ends well, a banner."""
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -25,7 +26,8 @@ except ImportError:  # pragma: no cover - Windows has none
     resource = None  # type: ignore[assignment]
 
 BACKLOG = 2048
-GARBAGE_THRESHOLD = 10_000  # objects, before Python looks for cycles among the youngest; requests make hardly any
+GARBAGE_THRESHOLD = 2_000  # objects, before Python looks for cycles among the youngest; requests make hardly any
+FLUSH_SECONDS = 0.1  # that an access line waits for others
 MAX_UNSENT_BYTES = 128 * 1024  # that the kernel holds for a connection
 
 
@@ -42,17 +44,17 @@ class Server(SheddingServer):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; a worker whose parent is gone stops, so that the port is free for the next."""
-        self._flush()
         self.should_exit = self.should_exit or (self.stops_with_parent and os.getppid() != self._parent)
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and print what a person needs to try it."""
+        self._flusher = asyncio.create_task(self._flush_often())
         await super().startup(sockets)
         # What is there now stays: the garbage collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD, 20, 50)
+        gc.set_threshold(GARBAGE_THRESHOLD, 10, 10)
         if self.started and sockets:
             app: Starlette = self.config.app  # type: ignore[assignment]
             click.echo(banner(self._settings, sockets[0].getsockname()[1], app.state.upstream))
@@ -66,8 +68,15 @@ class Server(SheddingServer):
         await super().shutdown(sockets)
         if self.force_exit:
             logging.disable()  # what is cut on demand need not explain itself, trace by trace
+        self._flusher.cancel()
         self._flush()
         click.echo("Stopped.")
+
+    async def _flush_often(self) -> None:
+        """Write the access lines, to the last: on draining too, when nothing ticks any more."""
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self._flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, stop at once at a second SIGINT.

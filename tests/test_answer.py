@@ -39,6 +39,9 @@ class Wire:
     def resume_reading(self) -> None:
         """Nothing is read here."""
 
+    def get_extra_info(self, name: str) -> None:
+        """There is no socket."""
+
     def is_closing(self) -> bool:
         """Whether it was closed."""
         return self.closed

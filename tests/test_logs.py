@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from chat_api.logs import MAX_HELD_LINES, AccessLines, Clock, Unfinished
+from chat_api.logs import MAX_HELD_CHARS, AccessLines, Clock, Unfinished
 
 
 def test_time_is_what_pythons_logging_would_say() -> None:
@@ -43,13 +43,25 @@ def test_lines_are_written_together() -> None:
 
 
 def test_many_lines_do_not_wait() -> None:
-    """No more than so many lines are held, whoever forgets to ask for them."""
+    """No more than so much is held, whoever forgets to ask for it."""
     stream = io.StringIO()
     lines = AccessLines(stream)
-    for _ in range(MAX_HELD_LINES):
-        lines.write("x")
+    lines.write("x" * MAX_HELD_CHARS)
+    before = stream.getvalue()
+    lines.write("y")
 
-    assert len(stream.getvalue().splitlines()) == MAX_HELD_LINES
+    assert before == ""
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_letter_that_the_stream_does_not_have_is_escaped() -> None:
+    """A model's name in another script ends nothing, whatever the locale."""
+    raw = io.BytesIO()
+    lines = AccessLines(io.TextIOWrapper(raw, encoding="ascii"))
+    lines.write("\u6f22")
+    lines.flush()
+
+    assert raw.getvalue().endswith(b" \\u6f22\n")
 
 
 def test_pipe_that_nobody_reads_ends_nothing() -> None:

@@ -214,6 +214,7 @@ class Connection(asyncio.Protocol):
         if self.is_open:
             self.is_open = False
             self.deadline = NEVER
+            self._parser.close()
             self._transport.abort()
             self._owner.lost(self)
 

@@ -1,5 +1,7 @@
 """Responses out of bytes, without I/O: httptools, and what it leaves to its user."""
 
+from typing import Any
+
 import httptools
 
 from chat_api.wire.response import Response
@@ -36,7 +38,7 @@ class ResponseParser:
     )
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)
         self._response: Response | None = None
         self._headers: list[tuple[bytes, bytes]] = []
         self._fruitless_bytes = 0
@@ -83,6 +85,10 @@ class ResponseParser:
         if self.head_complete and self._ends_with_connection:
             self.complete = True
 
+    def close(self) -> None:
+        """Nothing more is fed; httptools' parser, which knows us as we know it, is let go of."""
+        self._parser = None
+
     # httptools calls these; what they raise stops it.
 
     def on_message_begin(self) -> None:
@@ -105,6 +111,8 @@ class ResponseParser:
         if status < 200:
             if status < 100 or status == 101:  # 101 switches protocols, which was not asked for
                 raise Unreadable(f"answered {status}, which is no answer")
+            if status > 103 and self._check_headers():  # httptools reads a body there, of which there is none
+                raise Unreadable(f"sent a body with an interim answer, {status}")
             self._headers = []
             return
         if parser.get_http_version() not in ("1.1", "1.0"):

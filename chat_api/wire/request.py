@@ -13,6 +13,7 @@ _BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")  # without a body they say noth
 _OURS = (b"content-length", b"transfer-encoding", b"host")
 _PORTS = {"http": 80, "https": 443}
 MAX_TARGET_CHARS = 65_536
+MAX_REMEMBERED_CHARS = 512
 
 
 class Unsendable(ValueError):
@@ -36,13 +37,16 @@ class Address(NamedTuple):
     host: bytes  # the header line
 
 
-@lru_cache(maxsize=1024)
 def address(url: str) -> Address:
     """Take a URL apart; those of a deployment's few operations come again and again.
 
     Raises:
         Unsendable: it is no URL that a request can be sent to.
     """
+    return _address_again(url) if len(url) <= MAX_REMEMBERED_CHARS else _address(url)
+
+
+def _address(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -60,6 +64,9 @@ def address(url: str) -> Address:
     authority = parts.netloc
     origin = Origin(parts.scheme == "https", host, _PORTS[parts.scheme] if port is None else port)
     return Address(origin, authority, target.encode("ascii"), b"host: %s\r\n" % authority.encode("ascii"))
+
+
+_address_again = lru_cache(maxsize=1024)(_address)
 
 
 def head(method: str, to: Address, headers: Headers, body: bytes | Body) -> bytes:

@@ -4,9 +4,10 @@ import contextlib
 import logging
 import logging.config
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+MAX_WRITE_CHARS = 4096  # PIPE_BUF of Linux; what is not ASCII in them is escaped, or rare
 MAX_HELD_CHARS = 64 * 1024
 
 
@@ -50,13 +51,25 @@ class AccessLines:
 
     def flush(self) -> None:
         """Write what there is; where that cannot be, as into a pipe that nobody reads any more, it is lost."""
-        text, self._lines, self._chars = "".join(self._lines), [], 0
-        if text:
-            with contextlib.suppress(OSError, ValueError):
+        lines, self._lines, self._chars = self._lines, [], 0
+        with contextlib.suppress(OSError, ValueError):
+            for text in _together(lines):
                 encoding = self._stream.encoding or "utf-8"
                 # A caller may name a model in letters that the stream does not have.
                 self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
                 self._stream.flush()
+
+
+def _together(lines: list[str]) -> Iterator[str]:
+    """The lines in pieces that a pipe takes whole, so that those of two processes do not get mixed up."""
+    text = ""
+    for line in lines:
+        if text and len(text) + len(line) > MAX_WRITE_CHARS:
+            yield text
+            text = ""
+        text += line
+    if text:
+        yield text
 
 
 class Unfinished:

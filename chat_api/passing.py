@@ -108,8 +108,7 @@ class EventPassage:
         rest = self._sent_at + self._ping - self._loop.time()
         if rest <= 0:
             rest = self._ping
-            if not self._is_sending:  # else the client does not read, and gets no more to read
-                self._is_sending = True
+            if not self._is_sending and self._comment is None:  # else the client does not read, and gets no more
                 self._comment = self._loop.create_task(self._send_comment())
         self._timer = self._loop.call_later(rest, self._look)
 
@@ -118,8 +117,8 @@ class EventPassage:
             self.has_begun = True
             await self._send(_head(EVENT_STREAM))
         await self._send(_part(PING))
-        self._is_sending = False
         self._sent_at = self._loop.time()
+        self._comment = None
 
     def close(self) -> None:
         """No comment goes out any more."""
@@ -166,8 +165,8 @@ class EventPassage:
     async def _send_after_comment(self, part: bytes) -> None:
         if self._comment is not None:
             await self._comment
-            self._comment = None
         await self._send(_part(part))
+        self._sent_at = self._loop.time()
 
     async def _pass_on(self, body: ByteStream) -> None:
         repair = self._repair
@@ -190,6 +189,7 @@ class EventPassage:
         repair = self._repair
         if part := repair.feed(chunk):
             if self._comment is not None:
+                self._is_sending = True
                 return self._send_after_comment(part)
             self._sent_at = self._loop.time()
             sending = self._send({"type": "http.response.body", "body": part, "more_body": True})

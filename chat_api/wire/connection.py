@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
 
         Args:
             head, body: the request, as it goes out.
-            without_body: whether the response has no body, whatever its head says.
+            without_body: whether the response has none, whatever its head says.
 
         Raises:
             UpstreamClosed: the connection was closed before the first byte of an answer.
@@ -144,10 +144,9 @@ class Connection(asyncio.Protocol):
 
     def _sent(self, sender: asyncio.Task[None]) -> None:
         """A body has been sent, or cannot be: then there will be no answer to it."""
-        if sender.cancelled():
-            return  # it stays noted: after half a request the connection cannot serve again
-        error = sender.exception()
-        if sender is not self._sender:
+        # One that was cancelled stays noted: after half a request the connection cannot serve again.
+        error = None if sender.cancelled() else sender.exception()
+        if sender.cancelled() or sender is not self._sender:
             return
         self._sender = None
         if error is not None:

@@ -70,8 +70,6 @@ class ResponseParser:
         self._fruitless_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            raise Unreadable("switched to another protocol, unasked") from None
         except httptools.HttpParserError as error:
             self.keeps_alive = False
             if not self.complete:  # what follows a whole response is only no second one
@@ -157,3 +155,4 @@ class ResponseParser:
     def on_message_complete(self) -> None:
         """A response is complete, or only an interim one."""
         self.complete = self.head_complete
+        self.keeps_alive = self.keeps_alive and self._parser.should_keep_alive()  # trailers have a say in it

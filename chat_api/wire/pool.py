@@ -34,6 +34,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []  # the most recently used last
+        self._is_closed = False
         self._count = 0  # open ones, and those that are being made
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -55,8 +56,10 @@ class Pool:
             ConnectError: none could be made.
             ConnectTimeout: none was made in time.
             TlsTimeout: the same of its TLS.
-            UpstreamClosed: it was closed as soon as it was made.
+            UpstreamClosed: it was closed as soon as it was made, or the pool was.
         """
+        if self._is_closed:
+            raise self.failures.closed()
         if self._count >= self.limits.connections:
             if self._idle:
                 self._idle[0].close()  # it was wanted new
@@ -64,6 +67,8 @@ class Pool:
                 return connection
             else:
                 self._count -= 1  # the place that was kept for it
+                if self._is_closed:
+                    raise self.failures.closed()
         self._count += 1
         try:
             return await self._made()
@@ -173,7 +178,8 @@ class Pool:
             self.watch(max(min(one.deadline for one in self._open), now + DEADLINE_GRAIN_SECONDS))
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and make no other."""
+        self._is_closed = True
         for connection in list(self._open):
             connection.close()
         if self._timer is not None:

@@ -4,15 +4,15 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat_api.emulator import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator, open_emulator
 from chat_api.endpoints import Routes, relayed_prefixes
@@ -49,6 +49,9 @@ EXPOSED = (
 )
 
 
+Lifetime = AbstractAsyncContextManager[Mapping[str, Any]]
+
+
 class State(TypedDict):
     """What the lifespan hands to every request."""
 
@@ -57,14 +60,18 @@ class State(TypedDict):
     started: int  # when, in seconds since 1970
 
 
-class _App(Starlette):
-    """Starlette for its lifespan; requests go through the filters straight to their routes.
+class App:
+    """The gateway as an ASGI application: the filters, and the routes within.
 
-    Its own two layers for errors have nothing to do: the error boundary answers everything that is raised.
+    Args:
+        routes: what answers.
+        filters: what is around it, outermost first.
+        lifespan: opens and closes what lives as long as the application.
     """
 
-    def __init__(self, routes: ASGIApp, filters: list[Middleware], lifespan: Lifespan[Starlette]) -> None:
-        super().__init__(lifespan=lifespan)
+    def __init__(self, routes: ASGIApp, filters: list[Middleware], lifespan: Callable[["App"], Lifetime]) -> None:
+        self.upstream = ""  # who answers at /v1, once it is known
+        self.router = Router(lifespan=lifespan)  # for its lifespan; it has no routes
         self._served = routes
         for cls, args, kwargs in reversed(filters):
             self._served = cls(self._served, *args, **kwargs)
@@ -77,7 +84,7 @@ class _App(Starlette):
 
 def create_app(
     settings: Settings, *, transport: Transport | None = None, access: Callable[[str], None] | None = None
-) -> Starlette:
+) -> App:
     """The gateway as an ASGI application; what it opens is open while its lifespan runs.
 
     Args:
@@ -87,12 +94,12 @@ def create_app(
     """
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[State]:
+    async def lifespan(app: App) -> AsyncIterator[State]:
         let_streams_drain()
         async with AsyncExitStack() as stack:
             emulated = await stack.enter_async_context(_emulated(settings)) if settings.upstream == "emulator" else None
             tables = upstreams(settings, emulated, DEPLOYMENTS if emulated else ())
-            app.state.upstream = tables[MAIN].resource()[0].base_url
+            app.upstream = tables[MAIN].resource()[0].base_url
             values = replace(settings, proxies=Proxies()) if emulated else settings  # it is in this very process
             sender = transport or UpstreamTransport(values, verify=_tls(tables))
             stack.push_async_callback(sender.aclose)
@@ -100,7 +107,7 @@ def create_app(
             yield {"settings": settings, "gateway": gateway, "started": int(time.time())}
 
     prefixes = _prefixes(settings)
-    return _App(
+    return App(
         Routes(settings.config.api_base, prefixes),
         _middleware(settings, relayed_prefixes(settings.config.api_base, prefixes), access),
         lifespan,

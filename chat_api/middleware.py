@@ -29,7 +29,7 @@ REQUEST_ID = b"x-chat-api-request-id"
 # In the scope, for the access log: who answered, and the status with which the server itself refused the request.
 SERVED_BY = "chat_api.served_by"
 REFUSED = "chat_api.refused"
-# The status that has gone out, once it has.
+# The status of the answer, once it has begun.
 STATUS = "chat_api.status"
 # What is wrong now is wrong in a second too: OpenAI's clients are told not to try again.
 SENSELESS_TO_REPEAT = frozenset({"answer_too_large", "internal_error", "not_an_answer", "upstream_not_http"})

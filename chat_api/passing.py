@@ -6,7 +6,6 @@ nothing else does. A stream that breaks ends with an error event and a cut conne
 
 import asyncio
 from collections.abc import Awaitable, Generator
-from functools import cached_property
 from typing import NoReturn
 
 import msgspec
@@ -79,6 +78,20 @@ class EventPassage:
         compat: whether chunks go on without what only Azure puts into them.
     """
 
+    __slots__ = (
+        "_call",
+        "_comment",
+        "_compat",
+        "_is_sending",
+        "_loop",
+        "_ping",
+        "_repair",
+        "_send",
+        "_sent_at",
+        "_timer",
+        "has_begun",
+    )
+
     def __init__(self, call: Call, send: Send, *, ping: float, compat: bool) -> None:
         self._send = send
         self._ping = ping
@@ -90,17 +103,10 @@ class EventPassage:
         self._is_sending = False
         self.has_begun = False
 
-    @cached_property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        return asyncio.get_running_loop()
-
-    @cached_property
-    def _repair(self) -> EventRepair:
-        return EventRepair(self._call.operation, self._call.choices, compat=self._compat)
-
     def keep_open(self) -> None:
         """From now on, whenever nothing has gone out for a while, a comment does; before it the head, if need be."""
         if self._ping and self._timer is None:
+            self._loop = asyncio.get_running_loop()
             self._sent_at = self._loop.time()
             self._timer = self._loop.call_later(self._ping, self._look)
 
@@ -169,7 +175,8 @@ class EventPassage:
         self._sent_at = self._loop.time()
 
     async def _pass_on(self, body: ByteStream) -> None:
-        repair = self._repair
+        self._loop = asyncio.get_running_loop()
+        self._repair = repair = EventRepair(self._call.operation, self._call.choices, compat=self._compat)
         try:
             while (waiting := await body.flow(self._take)) is not None:
                 await waiting

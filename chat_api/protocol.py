@@ -41,7 +41,7 @@ _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol, but for five things.
+    """uvicorn's HTTP/1.1 protocol, but for seven things.
 
     1. A request that comes before the last one is answered (pipelining, RFC 9112 section 9.3.2) is not
        taken: uvicorn would queue it, and then no longer notice that the client of the first one left.
@@ -51,7 +51,9 @@ class Protocol(HttpToolsProtocol):
     3. A body that goes on after its answer is thrown away up to a limit, not for ever.
     4. A client is shed that does not finish its request's head, whose body falls silent, or that takes
        nothing of its answer. `SheddingServer` looks once a second; a request costs no timer.
-    5. What is no HTTP is answered in JSON, like everything else; and the app is told the host that an
+    5. An answer goes out as `Cycle` has it.
+    6. Whoever waits for an upstream (`ON_DISCONNECT`) is told at once when the client leaves.
+    7. What is no HTTP is answered in JSON, like everything else; and the app is told the host that an
        absolute-form request target names.
     """
 

@@ -83,7 +83,7 @@ class ProxiedTransport:
             raise failures.unsendable(str(error)) from error
         except httpx.TransportError as error:
             raise _before_head(error, failures, is_proxied=self._proxy is not None) from error
-        # The pool reads this same dict again when the body is first asked for: test_upstream guards that.
+        # The pool reads this same dict again when the body is first asked for: test_transport_failures guards that.
         times["read"] = limits.idle_seconds
         return ProxiedResponse(response, failures)
 

@@ -114,12 +114,14 @@ class RelayedBody:
 
     async def aclose(self) -> None:
         """Let go of the connection; one whose body has only its end to come is read out, to serve again."""
-        if self._end_is_next:
-            with contextlib.suppress(UpstreamError, TimeoutError):
-                async with asyncio.timeout(LAST_CHUNK_SECONDS):
-                    async for _ in self._rest:
-                        pass
-        await self._response.aclose()
+        try:
+            if self._end_is_next:
+                with contextlib.suppress(UpstreamError, TimeoutError):
+                    async with asyncio.timeout(LAST_CHUNK_SECONDS):
+                        async for _ in self._rest:
+                            pass
+        finally:
+            await self._response.aclose()
 
 
 async def _judged(

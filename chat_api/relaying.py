@@ -3,7 +3,6 @@
 import logging
 import re
 import time
-from contextlib import closing
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -89,43 +88,40 @@ _target_again = lru_cache(maxsize=1024)(_target)  # the same few paths come agai
 
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
-    listen = call.body.after if isinstance(call.body, Upload) else receive
-    passage: EventPassage | None = None
+    passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
     reply: Reply | None = None
     try:
-        with Watch(scope, listen):
+        # As long as an upload comes, whoever reads it notices that its client has left.
+        with Watch({}, call.body.after) if isinstance(call.body, Upload) else Watch(scope, receive):
             if call.stream:
-                passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
                 passage.keep_open()
             try:
                 reply = await gateway.handle(call)
                 scope[SERVED_BY] = served_by(reply)
                 answer = relayable(reply, call, time.time())
             except GatewayError as error:
-                if passage is None or not passage.has_begun:
+                if not passage.has_begun:
                     raise
                 await passage.fail(error)
             if answer.status >= 400:
                 _note(answer, scope)
-            await _pass(answer, call, send, passage, settings)
+            await _pass(answer, call, send, passage)
     finally:
-        if passage is not None:
-            passage.close()
-        if reply is not None and not isinstance(reply.body, bytes):
-            await close(reply)
-        if isinstance(call.body, Form):
-            await call.body.aclose()
-
-
-async def _pass(answer: Reply, call: Call, send: Send, passage: EventPassage | None, settings: Settings) -> None:
-    has_begun = passage is not None and passage.has_begun
-    if has_begun or (not isinstance(answer.body, bytes) and call.is_followed and is_event_stream(answer)):
-        passage = passage or EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
-        with closing(passage):
-            return await passage.carry(answer)
-    if passage is not None:
         passage.close()
-    if isinstance(answer.body, bytes):
+        try:
+            if reply is not None and not isinstance(reply.body, bytes):
+                await close(reply)
+        finally:
+            if isinstance(call.body, Form):
+                await call.body.aclose()
+
+
+async def _pass(answer: Reply, call: Call, send: Send, passage: EventPassage) -> None:
+    is_whole = isinstance(answer.body, bytes)
+    if passage.has_begun or (call.is_followed and not is_whole and is_event_stream(answer)):
+        return await passage.carry(answer)
+    passage.close()
+    if is_whole:
         return await pass_whole(answer, send, head_only=call.method == "HEAD")
     return await pass_bytes(answer, send)
 

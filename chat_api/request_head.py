@@ -39,8 +39,12 @@ def head_of(scope: MutableMapping[str, Any]) -> RequestHead:
     """The facts of an ASGI request's head."""
     head: RequestHead | None = scope.get(_IN_SCOPE)
     if head is None:
-        headers = scope["headers"]
-        head = scope[_IN_SCOPE] = _read(tuple([pair for pair in headers if pair[0] != b"content-length"]))
+        headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
+        try:
+            head = _read(tuple(headers))
+        except TypeError:  # pairs that are lists, as ASGI allows
+            head = _read(tuple((name, value) for name, value in headers))
+        scope[_IN_SCOPE] = head
     return head
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 import uvicorn
-from starlette.applications import Starlette
 
 from chat_api import __version__
+from chat_api.app import App
 from chat_api.logs import AccessLines
 from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
 from chat_api.settings import Settings
@@ -54,10 +54,10 @@ class Server(SheddingServer):
         # What is there now stays: the garbage collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD, 10, 10)
+        gc.set_threshold(GARBAGE_THRESHOLD, 10, 5)
         if self.started and sockets:
-            app: Starlette = self.config.app  # type: ignore[assignment]
-            click.echo(banner(self._settings, sockets[0].getsockname()[1], app.state.upstream))
+            app: App = self.config.app  # type: ignore[assignment]
+            click.echo(banner(self._settings, sockets[0].getsockname()[1], app.upstream))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain and stop."""
@@ -92,7 +92,7 @@ def _nothing() -> None:
     pass
 
 
-def server_config(settings: Settings, app: Starlette) -> uvicorn.Config:
+def server_config(settings: Settings, app: App) -> uvicorn.Config:
     """How uvicorn runs the app."""
     return uvicorn.Config(
         app,

@@ -49,19 +49,20 @@ class Wire:
 
 def cycle_on(wire: Wire, *, method: str = "POST", version: str = "1.1", keep_alive: bool = True) -> Cycle:
     """The state of a request that came over the wire."""
-    return Cycle(
-        scope={"method": method, "http_version": version},
-        transport=wire,
-        flow=FlowControl(wire),  # type: ignore[arg-type]
-        logger=None,
-        access_logger=None,
-        access_log=False,
-        default_headers=[(b"date", b"now")],
-        message_event=asyncio.Event(),
-        expect_100_continue=False,
-        keep_alive=keep_alive,
-        on_response=lambda: None,
-    )
+    options: dict[str, Any] = {
+        "scope": {"method": method, "http_version": version},
+        "transport": wire,
+        "flow": FlowControl(wire),  # type: ignore[arg-type]
+        "logger": None,
+        "access_logger": None,
+        "access_log": False,
+        "default_headers": [(b"date", b"now")],
+        "message_event": asyncio.Event(),
+        "expect_100_continue": False,
+        "keep_alive": keep_alive,
+        "on_response": lambda: None,
+    }
+    return Cycle(**options)
 
 
 def start(headers: Pairs = (), status: int = 200, **more: Any) -> Message:

@@ -1,12 +1,9 @@
 """Outbound proxies, tried with real ones: tinyproxy (HTTP, CONNECT) and microsocks (SOCKS5), both with passwords."""
 
 import asyncio
-import contextlib
 import gc
 import shutil
-import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +13,8 @@ from chat_api.errors import UpstreamError
 from chat_api.settings import Settings, load
 from chat_api.types import UpstreamRequest
 from chat_api.upstream import UpstreamTransport
-from tests.servers import NO_FILE, eventually, gateway
+from tests.proxies import free_port, running
+from tests.servers import NO_FILE, gateway
 
 USER, PASSWORD = "alice", "canary-proxy-password"
 MISSING = [name for name in ("tinyproxy", "microsocks") if shutil.which(name) is None]
@@ -32,31 +30,6 @@ def collected() -> Iterator[None]:
     """What a test leaves to the garbage collector is collected within it."""
     yield
     gc.collect()
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-    return port
-
-
-@contextlib.contextmanager
-def running(port: int, *command: str) -> Iterator[int]:
-    """A proxy that listens on the port."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def listens() -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            return True
-        return False
-
-    try:
-        assert eventually(listens, 10)
-        yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

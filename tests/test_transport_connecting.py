@@ -129,6 +129,27 @@ def test_tls_handshake_that_does_not_end(hop: Hop) -> None:
     assert "within CONNECT_TIMEOUT (0.2 s)" in error.message
 
 
+def test_request_that_is_cancelled_while_it_connects(hop: Hop) -> None:
+    """Whoever leaves before there is a connection leaves none behind."""
+    opened, closed = asyncio.Event(), asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        opened.set()
+        await peer.ended()
+        closed.set()
+
+    async def main() -> None:
+        async with upstream(serve) as up, hop.transport() as transport:
+            task = asyncio.create_task(fetch(transport, asking(f"https://{up.host}/")))
+            await opened.wait()
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled()
+            await asyncio.wait_for(closed.wait(), 5)
+
+    hop.run(main())
+
+
 def test_certificate_of_a_stranger(hop: Hop) -> None:
     """A certificate that nobody vouches for ends the connection, and the message says which setting could."""
     served, _ = trusted()

@@ -1,6 +1,8 @@
 """What every transport does alike over real sockets: requests go out as they are, answers come in as they are."""
 
 import asyncio
+import shutil
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,13 +22,26 @@ from tests.hops import (
     then_waiting,
     upstream,
 )
+from tests.proxies import free_port, running
 
 LARGE = bytes(range(256)) * 20 * 1024  # 5 MiB, in which no byte stands where its neighbour does
 
 
-@pytest.fixture(params=[WIRE, WIRE_UVLOOP, HTTPX], ids=str)
+@pytest.fixture(scope="module")
+def socks() -> Iterator[str]:
+    """The URL of a SOCKS5 proxy."""
+    if shutil.which("microsocks") is None:
+        pytest.skip("not installed: microsocks")
+    port = free_port()
+    with running(port, "microsocks", "-i", "127.0.0.1", "-p", str(port)):
+        yield f"socks5://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=[WIRE, WIRE_UVLOOP, HTTPX, "socks"], ids=str)
 def hop(request: pytest.FixtureRequest) -> Hop:
-    """Every transport."""
+    """Every transport, and httpx through a proxy."""
+    if request.param == "socks":
+        return HTTPX._replace(proxy=request.getfixturevalue("socks"))
     found: Hop = request.param
     return found
 

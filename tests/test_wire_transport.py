@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from chat_api.errors import CutShort, UpstreamClosed
+from chat_api.errors import CutShort, PoolTimeout, UpstreamClosed
 from chat_api.failures import Limits
 from chat_api.types import Body
 from chat_api.wire import WireTransport
@@ -244,6 +244,29 @@ def test_reader_that_stops_stops_the_upstream(hop: Hop, is_tls: bool) -> None:
             await response.aclose()
 
     hop.run(main())
+
+
+def test_closed_transport_connects_to_nobody(hop: Hop) -> None:
+    """A request that aclose ends, or one that waits for a connection then, is not tried over a new one."""
+    asked = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.answer()
+        await peer.request()
+        asked.set()
+        await peer.ended()
+
+    async def main() -> int:
+        async with upstream(serve) as up, hop.transport(ONE) as transport:
+            await fetch(transport, asking(up.url))
+            requests = [asyncio.create_task(fetch(transport, asking(up.url))) for _ in range(2)]
+            await asked.wait()
+            await transport.aclose()
+            for result in await asyncio.gather(*requests, return_exceptions=True):
+                assert isinstance(result, UpstreamClosed | PoolTimeout)
+            return up.connections
+
+    assert hop.run(main()) == 1
 
 
 def existing() -> list[object]:

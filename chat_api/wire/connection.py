@@ -1,16 +1,17 @@
 """One HTTP/1.1 connection: one exchange at a time, with backpressure in both directions, and its deadline."""
 
 import asyncio
+from contextlib import aclosing
 from typing import Protocol
 
-from chat_api.errors import GatewayError, UpstreamError
+from chat_api.errors import GatewayError
 from chat_api.failures import Failures, Limits
 from chat_api.types import Body
 from chat_api.wire.parser import ResponseParser, Unreadable
+from chat_api.wire.request import framed
 from chat_api.wire.response import Response
 
 MAX_UNSENT_BYTES = 64 * 1024  # of a request, before whoever sends it waits
-PIECE_BYTES = 256 * 1024  # of a large body, that are written at a time
 NEVER = float("inf")
 
 
@@ -43,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_reading_paused",
+        "_request_sent",
         "_response",
         "_sender",
         "_transport",
@@ -62,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._head: asyncio.Future[None] | None = None  # whoever waits for its head
         self._sender: asyncio.Task[None] | None = None  # of a body that is sent as it comes
         self._drained: asyncio.Future[None] | None = None
+        self._request_sent = False  # to its end
         self._write_paused = False
         self._reading_paused = False
         self._unsent_bytes = 0
@@ -91,7 +94,8 @@ class Connection(asyncio.Protocol):
         if not self.is_open:
             raise self._owner.failures.closed()
         self._head = waiter = self._loop.create_future()
-        if isinstance(body, bytes) and len(body) <= MAX_UNSENT_BYTES:
+        self._request_sent = isinstance(body, bytes) and len(body) <= MAX_UNSENT_BYTES
+        if isinstance(body, bytes) and self._request_sent:
             self._transport.write(head + body)
             self._expect_head()
         else:
@@ -117,41 +121,26 @@ class Connection(asyncio.Protocol):
         self._owner.watch(self.deadline)
 
     async def _send(self, body: bytes | Body) -> None:
-        if isinstance(body, bytes):
-            # Over TLS only what is written piece by piece is seen to be taken, or not.
-            for at in range(0, len(body), PIECE_BYTES):
-                await self._write(memoryview(body)[at : at + PIECE_BYTES])
-            return
-        sent = 0
-        async for piece in body:
-            sent += len(piece)
-            if body.size is not None and sent > body.size:
-                break  # what is too much would be taken for another request
-            if piece:  # a chunk of nothing would be the last one
-                await self._write(piece if body.size is not None else b"%x\r\n%s\r\n" % (len(piece), piece))
-        if body.size is None:
-            self._transport.write(b"0\r\n\r\n")
-        elif sent != body.size:
-            raise UpstreamError(f"the request's body has not the {body.size} bytes that it was said to have")
-
-    async def _write(self, piece: bytes | memoryview) -> None:
-        self._transport.write(piece)
-        if self._write_paused:
-            self._unsent_bytes = self._transport.get_write_buffer_size()
-            self.deadline = self._loop.time() + self._owner.limits.idle_seconds
-            self._drained = self._loop.create_future()
-            await self._drained
+        async with aclosing(framed(body)) as pieces:
+            async for piece in pieces:
+                self._transport.write(piece)
+                if self._write_paused:
+                    self._unsent_bytes = self._transport.get_write_buffer_size()
+                    self.deadline = self._loop.time() + self._owner.limits.idle_seconds
+                    self._drained = self._loop.create_future()
+                    await self._drained
 
     def _sent(self, sender: asyncio.Task[None]) -> None:
         """A body has been sent, or cannot be: then there will be no answer to it."""
-        # One that was cancelled stays noted: after half a request the connection cannot serve again.
         error = None if sender.cancelled() else sender.exception()
-        if sender.cancelled() or sender is not self._sender:
+        if sender is not self._sender:
             return
         self._sender = None
         if error is not None:
             self._fail(error)
-        elif self._head is not None:
+            return
+        self._request_sent = not sender.cancelled()
+        if self._head is not None:
             self._expect_head()
         else:
             self._set_deadline(self._owner.limits.idle_seconds)
@@ -184,7 +173,7 @@ class Connection(asyncio.Protocol):
             response.end()
         if self._reading_paused:
             self.resume()
-        if self._parser.keeps_alive and self._sender is None and not self._write_paused and self.is_open:
+        if self._parser.keeps_alive and self._request_sent and not self._write_paused and self.is_open:
             self._set_deadline(self._owner.limits.keepalive_seconds)
             self._owner.freed(self)
         else:
@@ -194,10 +183,9 @@ class Connection(asyncio.Protocol):
         """The exchange cannot end well."""
         response, self._response = self._response, None
         waiter, self._head = self._head, None
-        if waiter is not None:
-            if not waiter.done():
-                waiter.set_exception(error)
-        elif response is not None:
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+        if response is not None:
             response.end(error if isinstance(error, GatewayError) else self._owner.failures.cut_short(error))
         self.close()
 

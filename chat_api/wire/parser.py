@@ -56,7 +56,8 @@ class ResponseParser:
         self._fruitless_bytes = 0
         self._ends_with_head = without_body
         self._ends_with_connection = self.begun = self.head_complete = self.complete = False
-        self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)  # of a head (RFC 9112 section 2.2)
+        if self._parser is not None:  # of a head (RFC 9112 section 2.2)
+            self._parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
 
     def feed(self, data: bytes) -> None:
         """The next bytes: `response` gets its head and its body out of them.
@@ -85,7 +86,7 @@ class ResponseParser:
 
     def close(self) -> None:
         """Nothing more is fed; httptools' parser, which knows us as we know it, is let go of."""
-        self._parser = None
+        self._parser = self._response = None
 
     # httptools calls these; what they raise stops it.
 

@@ -1,10 +1,12 @@
-"""Requests into bytes. Pure: where a URL leads, and the head that is sent there."""
+"""Requests into bytes, without I/O: where a URL leads, the head that is sent there, and the body's framing."""
 
 import re
+from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from chat_api.errors import UpstreamError
 from chat_api.types import Body, Headers
 
 _TARGET = re.compile(r"[!-~]*")  # RFC 9112 section 3.2: printable ASCII, no space
@@ -12,6 +14,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _BODILESS = ("GET", "HEAD", "DELETE", "OPTIONS")  # without a body they say nothing of its length
 _OURS = (b"content-length", b"transfer-encoding", b"host")
 _PORTS = {"http": 80, "https": 443}
+PIECE_BYTES = 256 * 1024  # of a large body
 MAX_TARGET_CHARS = 65_536
 MAX_REMEMBERED_CHARS = 512
 
@@ -97,6 +100,35 @@ def _lines(method: str, to: Address, headers: Headers) -> bytes:
     if raw.count(b"\n") != len(lines) or raw.count(b"\r") != len(lines) or b"\0" in raw:
         raise Unsendable("a header holds a line end or a NUL")
     return raw
+
+
+async def framed(body: bytes | Body) -> AsyncGenerator[bytes | memoryview]:
+    """What goes out of a body, piece by piece, as its head has announced it (RFC 9112 section 6).
+
+    Raises:
+        UpstreamError: it is shorter or longer than it was said to be; and whatever the body raises.
+    """
+    if isinstance(body, bytes):
+        # Over TLS only what is written piece by piece is seen to be taken, or not.
+        for at in range(0, len(body), PIECE_BYTES):
+            yield memoryview(body)[at : at + PIECE_BYTES]
+        return
+    sent = 0
+    pieces = aiter(body)
+    try:
+        async for piece in pieces:
+            sent += len(piece)
+            if body.size is not None and sent > body.size:
+                break  # what is too much would be taken for another request
+            if piece:  # a chunk of nothing would be the last one
+                yield piece if body.size is not None else b"%x\r\n%s\r\n" % (len(piece), piece)
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()  # whoever listens to the client goes on from here
+    if body.size is None:
+        yield b"0\r\n\r\n"
+    elif sent != body.size:
+        raise UpstreamError(f"the request's body has not the {body.size} bytes that it was said to have")
 
 
 def _goes_out(name: bytes) -> bool:

@@ -1,7 +1,8 @@
 """A response on the wire: its head, and its body as it arrives, between the parser and whoever reads it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from copy import copy
 from typing import Protocol
 
 from chat_api.errors import GatewayError
@@ -83,19 +84,29 @@ class Response:
             return None
         self._sink = sink
         try:
-            return await self._woken()
+            waiting = await self._woken()
         finally:
             self._sink = None
+        if waiting is None:
+            self._at_end()
+        return waiting
 
     def _at_end(self) -> bool:
-        if self._error is not None:
-            raise self._error
+        error = self._error
+        if error is not None:
+            self._error = copy(error)  # for the next look: one that is raised keeps its trace alive, and us with it
+            raise error
         return self._ended
 
     async def _woken(self) -> Awaitable[object] | None:
-        self._waiter = self._loop.create_future()
+        self._waiter = waiter = self._loop.create_future()
         try:
-            return await self._waiter
+            result: Awaitable[object] | None = await waiter
+            return result
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                _drop(waiter.result())
+            raise
         finally:
             self._waiter = None
 
@@ -138,7 +149,10 @@ class Response:
     def _wake(self) -> None:
         if self._waiter is None or self._waiter.done():
             return
-        if self._sink is not None and self._error is not None:
-            self._waiter.set_exception(self._error)
-        else:
-            self._waiter.set_result(None)
+        self._waiter.set_result(None)
+
+
+def _drop(waiting: Awaitable[object] | None) -> None:
+    """Nobody awaits it any more: a coroutine would complain."""
+    if isinstance(waiting, Coroutine):
+        waiting.close()

@@ -21,9 +21,19 @@ _BODILESS = (204, 304)
 class Cycle(RequestResponseCycle):
     """uvicorn's state of a request, with a `send` of our own."""
 
+    _is_received = False  # the body has been handed out
     _head = b""  # that has not gone out yet
     _is_chunked = False
     _rest_bytes: int | None = None  # of a body with a length; None: the connection's end is its end
+
+    async def receive(self) -> Any:
+        """The next message from the client (ASGI 3); of a body that is there already, without waiting."""
+        if self.more_body or self._is_received or self.disconnected or self.waiting_for_100_continue:
+            return await super().receive()
+        self._is_received = True
+        self.message_event.clear()
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": False}
 
     def send(self, message: Message) -> Awaitable[None]:  # type: ignore[override]  # no coroutine, as a rule
         """Send a message (ASGI 3); to be awaited, as it may have to wait for a slow client.

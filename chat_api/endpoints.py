@@ -1,7 +1,7 @@
 """All routes: the simple chat endpoint, OpenAI's API, the liveness answers and the front page."""
 
 import html
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -175,10 +175,10 @@ class Routes:
         ]
         self._none = NotFound()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request (ASGI 3)."""
         path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-        await (self._exact.get(path) or self._app_under(path))(scope, receive, send)
+        return (self._exact.get(path) or self._app_under(path))(scope, receive, send)
 
     def _app_under(self, path: str) -> ASGIApp:
         for prefix, app in self._under:

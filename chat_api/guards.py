@@ -1,9 +1,12 @@
-"""Pure-ASGI filters that decide whether a request is for this server, before anything is read of its body."""
+"""Pure-ASGI filters that decide whether a request is for this server, before anything is read of its body.
+
+They have nothing to do after it, so what they give is what the app gives to be awaited.
+"""
 
 import ipaddress
 import re
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
@@ -36,7 +39,7 @@ class RequestTarget:
         self.app = app
         self.hosts = {*hosts, OPENAI_HOST, socket.gethostname().lower()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request (ASGI 3)."""
         if scope["type"] == "http":
             authority = scope.get(AUTHORITY)
@@ -51,7 +54,7 @@ class RequestTarget:
             if authority is not None:
                 self._check(authority, scope)
             _check_host_form(head_of(scope).hosts)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _check(self, authority: str, scope: Scope) -> None:
         named = _AUTHORITY.fullmatch(authority)
@@ -70,13 +73,13 @@ class AddressFilter:
         self.allow = allow
         self.deny = deny
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request (ASGI 3)."""
         if scope["type"] == "http":
             host = scope["client"][0] if scope.get("client") else ""
             if not self._admits(host):
                 raise Forbidden(f"requests from {host or 'an unknown address'} are not answered", code="ip_not_allowed")
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
     def _admits(self, host: str) -> bool:
         try:
@@ -112,7 +115,7 @@ class LoopbackGuard:
         self.hosts = {*hosts, OPENAI_HOST}
         self.origins = origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request (ASGI 3)."""
         if scope["type"] == "http":
             head = head_of(scope)
@@ -121,7 +124,7 @@ class LoopbackGuard:
                 _check_host(head.hosts, self.hosts)
             if (head.origins or head.fetch_sites) and "*" not in self.origins:
                 _check_origin(scope["method"], head, self.origins)
-        await self.app(scope, receive, send)
+        return self.app(scope, receive, send)
 
 
 @lru_cache(maxsize=64)

@@ -25,6 +25,9 @@ class ProxiedResponse:
         self._response = response
         self._failures = failures
 
+    def arrived(self) -> None:
+        """httpx does not tell."""
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, undecoded; raises `UpstreamError` where it breaks off."""
         try:

@@ -180,6 +180,10 @@ async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, depl
     """
     # A coding that the caller cannot read is opened, though it was not asked for.
     readable = first(response.headers, b"content-encoding") is None or accepts_gzip(call.headers)
+    if readable and kind == "application/json":
+        body = response.arrived()
+        if body is not None:
+            return Reply(response.status, response.headers, body, deployment)
     chunks = response.chunks() if readable else decoded(response)
     headers = response.headers if readable else without_coding(response.headers)
     held: list[bytes] = []

@@ -105,7 +105,11 @@ async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway
                 await passage.fail(error)
             if answer.status >= 400:
                 _note(answer, scope)
-            await _pass(answer, call, send, passage)
+            if isinstance(answer.body, bytes) and not passage.has_begun:
+                passage.close()
+                await pass_whole(answer, send, head_only=call.method == "HEAD")
+            else:
+                await _pass(answer, call, send, passage)
     finally:
         passage.close()
         try:
@@ -117,12 +121,9 @@ async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway
 
 
 async def _pass(answer: Reply, call: Call, send: Send, passage: EventPassage) -> None:
-    is_whole = isinstance(answer.body, bytes)
-    if passage.has_begun or (call.is_followed and not is_whole and is_event_stream(answer)):
+    if passage.has_begun or (call.is_followed and is_event_stream(answer)):
         return await passage.carry(answer)
     passage.close()
-    if is_whole:
-        return await pass_whole(answer, send, head_only=call.method == "HEAD")
     return await pass_bytes(answer, send)
 
 

@@ -190,6 +190,10 @@ class UpstreamResponse(Protocol):
     status: int
     headers: Headers
 
+    def arrived(self) -> bytes | None:
+        """The whole body, undecoded, if it is there already and nobody has read of it."""
+        ...
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, undecoded; raises `UpstreamError` where it breaks off."""
         ...

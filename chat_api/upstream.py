@@ -1,6 +1,8 @@
 """The upstream hop: straight to the origin over `wire`, or through the outbound proxy that the settings name."""
 
 import ssl
+from collections.abc import Coroutine
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed has it not
 
@@ -56,12 +58,10 @@ class UpstreamTransport:
         self._proxied: dict[Secret, Transport] = {}
         self._has_proxies = self._proxies != Proxies(bypass=self._proxies.bypass)
 
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+    def send(self, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
         """Send the request and return once the response's head has arrived."""
         proxy = proxy_for(request.url, self._proxies) if self._has_proxies else None
-        if proxy is None:
-            return await self._direct.send(request)
-        return await self._through(proxy).send(request)
+        return self._direct.send(request) if proxy is None else self._through(proxy).send(request)
 
     def _through(self, proxy: Secret) -> Transport:
         transport = self._proxied.get(proxy)

@@ -23,6 +23,10 @@ class Response:
         self.headers: Headers = ((b"content-encoding", coding),) if coding is not None else ()
         self._chunks = chunks
 
+    def arrived(self) -> bytes | None:
+        """It is read as it comes."""
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it comes."""
         for chunk in self._chunks:

@@ -25,6 +25,10 @@ class Answer:
     status = 200
     headers: Headers = ((b"content-type", b"application/json"),)
 
+    def arrived(self) -> bytes | None:
+        """It is read as it comes."""
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """Its body."""
         yield b'{"choices":[]}'

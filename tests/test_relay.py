@@ -49,6 +49,10 @@ class Response:
         self.closed = 0
         self._body = body
 
+    def arrived(self) -> bytes | None:
+        """It is read as it comes."""
+        return None
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """What is left of the body."""
         while self.taken < len(self._body):

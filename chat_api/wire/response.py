@@ -38,6 +38,7 @@ class Response:
         "_error",
         "_held",
         "_held_bytes",
+        "_is_read",
         "_loop",
         "_sink",
         "_source",
@@ -55,11 +56,19 @@ class Response:
         self._held_bytes = 0
         self._waiter: asyncio.Future[Awaitable[object] | None] | None = None
         self._sink: Sink | None = None
+        self._is_read = False
         self._ended = False
         self._error: GatewayError | None = None
 
+    def arrived(self) -> bytes | None:
+        """The whole body, undecoded, if it is there already and nobody has read of it."""
+        if not self._ended or self._error is not None or self._is_read:
+            return None
+        return self._taken() if self._held else b""
+
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, undecoded; raises `UpstreamError` where it breaks off."""
+        self._is_read = True
         return self
 
     def __aiter__(self) -> AsyncIterator[bytes]:

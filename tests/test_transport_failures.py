@@ -119,6 +119,21 @@ def test_other_protocol_is_none(hop: Hop) -> None:
         hop.fetch(then_waiting(raw))
 
 
+def test_each_limit_counts_in_its_own_phase(hop: Hop) -> None:
+    """Once the head is there the idle limit counts, and no longer the first byte's: be it the longer or the shorter."""
+    late = asyncio.Event()
+
+    async def serve(peer: Peer) -> None:
+        await peer.answer(LENGTH)
+        asyncio.get_running_loop().call_later(0.3, late.set)
+        await late.wait()
+        await peer.send(b"123456789")
+
+    assert hop.fetch(serve, limits=Limits(5, first_byte_seconds=0.2, idle_seconds=5)).body == b"123456789"
+    with pytest.raises(IdleTimeout):
+        hop.fetch(then_waiting(LENGTH), limits=Limits(5, first_byte_seconds=600, idle_seconds=0.2))
+
+
 def test_answer_is_not_cut_by_the_time_that_it_takes(hop: Hop) -> None:
     """The limits are of silence: an answer that goes on may last longer than any of them."""
     late = asyncio.Event()

@@ -1,61 +1,12 @@
-"""A response between the parser and its reader: read piece by piece, or passed on the moment that it arrives."""
+"""A response between the parser and its reader: read piece by piece, or taken whole."""
 
 import asyncio
-from collections.abc import Awaitable
 
 import pytest
 
 from chat_api.errors import CutShort
-from chat_api.wire.response import MAX_HELD_BYTES, Response
-
-
-class Wire:
-    """The connection that a response comes from."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def pause(self) -> None:
-        """Read no more."""
-        self.said.append("pause")
-
-    def resume(self) -> None:
-        """Go on."""
-        self.said.append("resume")
-
-    def let_go(self) -> None:
-        """Close."""
-        self.said.append("let go")
-
-
-class Sink:
-    """Takes pieces, and wants to wait after some of them."""
-
-    def __init__(self, *waits: bytes) -> None:
-        self.taken: list[bytes] = []
-        self.waits = waits
-
-    def __call__(self, piece: bytes) -> Awaitable[object] | None:
-        self.taken.append(piece)
-        return asyncio.sleep(0) if piece in self.waits else None
-
-
-def made() -> tuple[Response, Wire]:
-    """A response, and its connection."""
-    wire = Wire()
-    return Response(wire, asyncio.get_running_loop()), wire
-
-
-async def flowing(response: Response, sink: Sink) -> None:
-    """Pass all of it on."""
-    while (waiting := await response.flow(sink)) is not None:
-        await waiting
-
-
-async def turn() -> None:
-    """Let whoever can run do so."""
-    for _ in range(3):
-        await asyncio.sleep(0)
+from chat_api.wire.response import MAX_HELD_BYTES
+from tests.wires import Sink, made, turn
 
 
 def test_what_has_arrived_comes_out_in_one_piece() -> None:
@@ -152,131 +103,45 @@ def test_reader_that_is_cancelled_can_be_followed_by_another() -> None:
     asyncio.run(main())
 
 
-def test_pieces_are_passed_on_the_moment_they_arrive() -> None:
-    """A sink gets what was there in one piece, then each piece within `feed`, without a turn of the loop."""
+def test_body_that_has_arrived_whole_is_taken_at_once() -> None:
+    """A complete body needs no turn of the loop; there is none before its end, nor where it broke off."""
 
     async def main() -> None:
         response, _ = made()
-        sink = Sink()
+        assert response.arrived() is None
         response.feed(b"a")
         response.feed(b"b")
-        flow = asyncio.ensure_future(flowing(response, sink))
-        await turn()
-        assert sink.taken == [b"ab"]
-        response.feed(b"c")
-        response.feed(b"d")
-        assert sink.taken == [b"ab", b"c", b"d"]
+        assert response.arrived() is None
         response.end()
-        await flow
+        assert response.arrived() == b"ab"
+        empty, _ = made()
+        empty.end()
+        assert empty.arrived() == b""
+        broken, _ = made()
+        broken.feed(b"a")
+        broken.end(CutShort("broke"))
+        assert broken.arrived() is None
 
     asyncio.run(main())
 
 
-def test_sink_that_waits_is_waited_for() -> None:
-    """While what a sink returned is awaited pieces are held, and come in their order; none twice, none lost."""
+@pytest.mark.parametrize("how", ["chunks", "flow", "arrived"])
+def test_body_that_somebody_reads_has_not_arrived_whole(how: str) -> None:
+    """What is left of a body that was read from, or taken, is not taken for all of it."""
 
     async def main() -> None:
-        response, wire = made()
-        sink = Sink(b"a", b"bc")
-        flow = asyncio.ensure_future(flowing(response, sink))
-        await turn()
-        for piece in (b"a", b"b", b"c"):
-            response.feed(piece)
-        assert sink.taken == [b"a"]
-        await turn()
-        assert sink.taken == [b"a", b"bc"]
-        response.feed(b"d")
-        response.end()
-        await flow
-        assert sink.taken == [b"a", b"bc", b"d"]
-        assert wire.said == []
-
-    asyncio.run(main())
-
-
-def test_sink_that_waits_long_pauses_the_wire() -> None:
-    """What arrives while a sink is waited for is bounded."""
-
-    async def main() -> None:
-        response, wire = made()
-        go = asyncio.Event()
-        flow = asyncio.ensure_future(response.flow(lambda piece: go.wait()))
-        await turn()
+        response, _ = made()
         response.feed(b"a")
-        response.feed(bytes(MAX_HELD_BYTES + 1))
-        assert wire.said == ["pause"]
-        waiting = await flow
-        assert waiting is not None
-        go.set()
-        await waiting
-        sink = Sink()
-        rest = asyncio.ensure_future(flowing(response, sink))
-        await turn()
-        assert (len(sink.taken), wire.said) == (1, ["pause", "resume"])
+        if how == "chunks":
+            assert await anext(response.chunks()) == b"a"
+        elif how == "flow":
+            waiting = await response.flow(Sink(b"a"))
+            assert waiting is not None
+            await waiting
+        response.feed(b"b")
         response.end()
-        await rest
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("ends", [True, False])
-def test_end_while_a_flow_waits_is_told(ends: bool) -> None:
-    """A flow that waits for more ends with the response, or breaks with it."""
-
-    async def main() -> None:
-        response, _ = made()
-        flow = asyncio.ensure_future(response.flow(Sink()))
-        await turn()
-        response.end(None if ends else CutShort("broke"))
-        if ends:
-            assert await flow is None
-        else:
-            with pytest.raises(CutShort):
-                await flow
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("ends", [True, False])
-def test_end_while_a_sink_is_waited_for_is_not_missed(ends: bool) -> None:
-    """An end, or a break, that comes with the last piece is told after it."""
-
-    async def main() -> None:
-        response, _ = made()
-        sink = Sink(b"a")
-        flow = asyncio.ensure_future(flowing(response, sink))
-        await turn()
-        response.feed(b"a")
-        response.feed(b"b")
-        response.end(None if ends else CutShort("broke"))
-        if ends:
-            await flow
-        else:
-            with pytest.raises(CutShort):
-                await flow
-        assert sink.taken == [b"a", b"b"]
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("is_held", [True, False], ids=["held", "arriving"])
-def test_sink_that_fails_fails_its_flow(is_held: bool) -> None:
-    """What a sink raises reaches whoever passes on, not the connection that feeds; what comes after is held."""
-
-    def sink(piece: bytes) -> None:
-        raise BrokenPipeError(piece)
-
-    async def main() -> None:
-        response, _ = made()
-        if is_held:
-            response.feed(b"a")
-        flow = asyncio.ensure_future(response.flow(sink))
-        await turn()
-        if not is_held:
-            response.feed(b"a")
-        response.feed(b"b")
-        with pytest.raises(BrokenPipeError):
-            await flow
-        assert await anext(response) == b"b"
+        if how == "arrived":
+            assert response.arrived() == b"ab"
+        assert response.arrived() is None
 
     asyncio.run(main())

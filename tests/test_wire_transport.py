@@ -52,12 +52,14 @@ class Scripted:
     async def __call__(self, peer: Peer) -> None:
         number = len(self._scripts)
         for raw in self._scripts.pop(0):
-            await peer.head()
+            await (peer.request() if raw else peer.head())
             self.heads.append(number)
             await peer.send(raw)
 
 
-@pytest.mark.parametrize("body", [b"", Pieces(b"ab", is_repeatable=True)], ids=["bytes", "spooled"])
+@pytest.mark.parametrize(
+    "body", [b"", bytes(10**6), Pieces(b"ab", is_repeatable=True)], ids=["none", "large", "spooled"]
+)
 def test_connection_that_died_unnoticed_costs_nothing(hop: Hop, body: Body) -> None:
     """A kept connection that closes as the next request arrives is a second try over a new one, and a 200."""
     serve = Scripted([OK, b""], [OK])

@@ -2,7 +2,7 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from chat_api.failures import Failures, Limits
@@ -185,3 +185,52 @@ def splits(raw: bytes) -> list[tuple[bytes, ...]]:
     """The bytes whole, in two at every index, and one by one."""
     halves = [(raw[:at], raw[at:]) for at in range(1, len(raw))]
     return [(raw,), *halves, tuple(raw[at : at + 1] for at in range(len(raw)))]
+
+
+class Held:
+    """The connection that a response comes from."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def pause(self) -> None:
+        """Read no more."""
+        self.said.append("pause")
+
+    def resume(self) -> None:
+        """Go on."""
+        self.said.append("resume")
+
+    def let_go(self) -> None:
+        """Close."""
+        self.said.append("let go")
+
+
+class Sink:
+    """Takes pieces, and wants to wait after some of them."""
+
+    def __init__(self, *waits: bytes) -> None:
+        self.taken: list[bytes] = []
+        self.waits = waits
+
+    def __call__(self, piece: bytes) -> Awaitable[object] | None:
+        self.taken.append(piece)
+        return asyncio.sleep(0) if piece in self.waits else None
+
+
+def made() -> tuple[Response, Held]:
+    """A response, and its connection."""
+    wire = Held()
+    return Response(wire, asyncio.get_running_loop()), wire
+
+
+async def flowing(response: Response, sink: Sink) -> None:
+    """Pass all of it on."""
+    while (waiting := await response.flow(sink)) is not None:
+        await waiting
+
+
+async def turn() -> None:
+    """Let whoever can run do so."""
+    for _ in range(3):
+        await asyncio.sleep(0)

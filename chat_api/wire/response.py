@@ -64,6 +64,7 @@ class Response:
         """The whole body, undecoded, if it is there already and nobody has read of it."""
         if not self._ended or self._error is not None or self._is_read:
             return None
+        self._is_read = True
         return self._taken() if self._held else b""
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -87,6 +88,7 @@ class Response:
         Raises:
             UpstreamError: it breaks off; and whatever `sink` raises.
         """
+        self._is_read = True
         if self._held and (waiting := sink(self._taken())) is not None:
             return waiting
         if self._at_end():

@@ -41,18 +41,10 @@ class Cycle(RequestResponseCycle):
         Raises:
             RuntimeError: the app sends what makes no response.
         """
-        if self.flow.write_paused and not self.disconnected:
+        if self.disconnected:
+            return SENT
+        if self.flow.write_paused:
             return self._send_later(message)
-        if not self.disconnected:
-            self._send(message)
-        return SENT
-
-    async def _send_later(self, message: Message) -> None:
-        await self.flow.drain()
-        if not self.disconnected:
-            self._send(message)
-
-    def _send(self, message: Message) -> None:
         if message["type"] == "http.response.body" and self.response_started and not self.response_complete:
             self._send_body(message.get("body", b""), more=message.get("more_body", False))
         elif message["type"] == "http.response.start" and not self.response_started:
@@ -63,6 +55,11 @@ class Cycle(RequestResponseCycle):
                 asyncio.get_running_loop().call_soon(self._send_head)  # unless something of the body comes at once
         else:
             raise RuntimeError(f"{message['type']} cannot be sent now")
+        return SENT
+
+    async def _send_later(self, message: Message) -> None:
+        await self.flow.drain()
+        await self.send(message)
 
     def _head_of(self, status: int, headers: Any) -> bytes:
         lines = [STATUS_LINE[status]]

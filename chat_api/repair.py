@@ -42,6 +42,7 @@ class EventRepair:
         self._held = bytearray()
         self._finished: set[int] = set()
         self._at_start = True
+        self._is_under_way = False  # whole events of no interest go on without another look
         self._told = False  # a Responses stream has said how it ends
         self.done = False  # nothing that still comes belongs to the answer
         self.error: UpstreamError | None = None  # why the answer is not complete
@@ -69,6 +70,8 @@ class EventRepair:
         """
         if self._held or not chunk.endswith(b"\n\n"):
             chunk = self._whole(chunk)
+        elif self._is_under_way and not self._is_of_interest(chunk):
+            return chunk  # as nearly all are
         return self._followed(chunk) if chunk else b""
 
     def finish(self) -> bytes:
@@ -107,6 +110,7 @@ class EventRepair:
         if self._at_start:
             self._at_start = False
             whole = whole.removeprefix(b"\xef\xbb\xbf")
+            self._is_under_way = self._compat is None
         if self._compat is None and not self._is_of_interest(whole):
             return whole
         passed = []
@@ -123,11 +127,12 @@ class EventRepair:
                 break
         else:
             passed.append(whole[end:])  # more empty lines than one
+        self._is_under_way = self._is_under_way and not self.is_over
         return b"".join(passed)
 
     def _is_of_interest(self, whole: bytes) -> bool:
-        """Whether it has to be read: a look at the bytes tells most chunks apart."""
-        if b"[DONE]" in whole or b'"error"' in whole or b"event: error" in whole or b"event:error" in whole:
+        """Whether it may have to be read: a look at the bytes tells most chunks apart."""
+        if b"[DONE]" in whole or b"error" in whole:
             return True
         return (_TOLD if self._is_responses else _FINISHED).search(whole) is not None
 

@@ -137,12 +137,13 @@ class Response:
 
     def feed(self, body: bytes) -> None:
         """The next bytes of the body have arrived."""
-        if self._sink is not None and self._waiter is not None and not self._waiter.done():
+        waiter = self._waiter
+        if self._sink is not None and waiter is not None and not waiter.done():
             try:
                 if (waiting := self._sink(body)) is not None:
-                    self._waiter.set_result(waiting)
+                    waiter.set_result(waiting)
             except Exception as error:
-                self._waiter.set_exception(error)
+                waiter.set_exception(error)
             return
         self._held.append(body)
         if self._held_bytes <= MAX_HELD_BYTES < self._held_bytes + len(body) and self._source is not None:
@@ -163,7 +164,7 @@ class Response:
         self._waiter.set_result(None)
 
 
-def _drop(waiting: Awaitable[object] | None) -> None:
+def _drop(waiting: object) -> None:
     """Nobody awaits it any more: a coroutine would complain."""
     if isinstance(waiting, Coroutine):
         waiting.close()

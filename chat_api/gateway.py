@@ -59,7 +59,10 @@ class Gateway:
             except AuthError as error:
                 refusal = error
         if refusal is not None:
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                del refusal  # its trace knows this frame
 
     def models(self, route: str = MAIN) -> Models:
         """The table of an upstream."""

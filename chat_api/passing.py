@@ -144,7 +144,9 @@ class EventPassage:
             await self.fail(_late(reply))
         if not self.has_begun:
             self.has_begun = True
+            self._is_sending = True
             await self._send(_head((*EVENT_STREAM, *relayed(reply.headers))))
+            self._is_sending = False
             self.keep_open()
         try:
             await self._pass_on(reply.body)
@@ -169,6 +171,7 @@ class EventPassage:
         await self._send(_part(last, more=more))
 
     async def _send_after_comment(self, part: bytes) -> None:
+        self._is_sending = True
         if self._comment is not None:
             await self._comment
         await self._send(_part(part))
@@ -181,6 +184,7 @@ class EventPassage:
             while (waiting := await body.flow(self._take)) is not None:
                 await waiting
                 self._is_sending = False
+                self._sent_at = self._loop.time()
                 if repair.is_over:
                     break
         except UpstreamError:
@@ -196,7 +200,6 @@ class EventPassage:
         repair = self._repair
         if part := repair.feed(chunk):
             if self._comment is not None:
-                self._is_sending = True
                 return self._send_after_comment(part)
             self._sent_at = self._loop.time()
             sending = self._send({"type": "http.response.body", "body": part, "more_body": True})

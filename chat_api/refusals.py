@@ -106,7 +106,10 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
     refusal = explained(read_refusal(status, headers, body), reply.deployment, call)
     if wait is not None and f"{wait:.0f}" not in refusal.message:
         refusal.message += f" It asks to wait {wait:.0f} seconds."
-    raise refusal
+    try:
+        raise refusal
+    finally:
+        del refusal  # its trace knows this frame
 
 
 MAX_ERROR_BYTES = 64 * 1024  # what is larger is an answer, whatever it is called

@@ -1,12 +1,16 @@
 """Access lines: their time, when they are written, and where they cannot be."""
 
+import http.client
 import io
 import logging
+import signal
 import time
+from contextlib import closing
 
 import pytest
 
 from chat_api.logs import MAX_HELD_CHARS, AccessLines, Clock, Unfinished
+from tests.processes import CLI, process
 
 
 def test_time_is_what_pythons_logging_would_say() -> None:
@@ -83,3 +87,27 @@ def test_pipe_that_nobody_reads_ends_nothing() -> None:
 def test_remark_on_a_response_without_end_is_dropped(message: str, logged: bool) -> None:
     """uvicorn's remark on what is cut on purpose is not logged beside our own line."""
     assert Unfinished().filter(logging.makeLogRecord({"msg": message})) is logged
+
+
+def test_lines_are_written_while_the_server_drains() -> None:
+    """What ends while a long answer is waited for is in the log before that answer has ended."""
+    with process(CLI, "serve", DRAIN_TIMEOUT="600") as server:
+        port = int(server.wait_for(r"listens at http://127\.0\.0\.1:(\d+)")[1])
+        with (
+            closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as long,
+            closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as short,
+        ):
+            long.request("POST", "/v1/gpt/chat", '{"prompt":"x","model":"fault-endless","stream":true}')
+            endless = long.getresponse()
+            short.request("POST", "/v1/gpt/chat", '{"prompt":"a b c d e","model":"fault-slow","stream":true}')
+            slow = short.getresponse()
+            slow.read1(1)
+            server.signal(signal.SIGTERM)
+            server.wait_for("Stopping: 2 answers")
+            whole = slow.read()
+            server.wait_for(r"POST /v1/gpt/chat 200 \d+\.\d ms \S+ fault-slow@", seconds=5)
+
+            assert whole.endswith(b"data: [DONE]\n\n")
+            assert endless.read1(100)
+            assert "Stopped." not in server.output
+            assert "fault-endless@" not in server.output

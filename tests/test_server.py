@@ -1,13 +1,14 @@
 """The protocol and the banner of the server, over raw sockets."""
 
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from chat_api.server import banner, listen
+from chat_api.server import banner, listen, raise_file_limit
 from chat_api.settings import load
 from tests.servers import Gateway, eventually, gateway
 
@@ -140,6 +141,32 @@ def test_connections_send_at_once() -> None:
     """No answer waits for Nagle's algorithm, on any event loop."""
     with listen("127.0.0.1", 0) as listening:
         assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+
+def test_as_many_files_are_allowed_as_may_be() -> None:
+    """The soft limit of open files becomes the hard one, whatever the shell has left of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        pytest.skip("no limit is set here, and some systems grant none")
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+        raise_file_limit()
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert raised == (hard, hard)
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_limit_that_cannot_be_raised_stays(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    """Where the system does not grant what it calls the hard limit, the server starts all the same."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    raise_file_limit()
 
 
 AZURE = {"ENDPOINT": "https://x.y", "KEY": "k", "DEPLOYMENT_NAME": "d"}

@@ -1,11 +1,13 @@
 """Uploads over a connection of the wire, in memory: how long they may take, and how they end."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from chat_api.errors import UpstreamClosed, UpstreamError, WriteTimeout
+from chat_api.errors import IdleTimeout, UpstreamClosed, UpstreamError, WriteTimeout
 from chat_api.failures import Limits
+from chat_api.spool import Upload
 from tests.hops import OK, Pieces
 from tests.wires import HEAD, asked, connected, read, run_skipping
 
@@ -104,6 +106,31 @@ def test_refused_upload_is_not_sent_to_its_end() -> None:
     run_skipping(main())
 
 
+@pytest.mark.parametrize("takes", [0, 10**9], ids=["upload-is-not-taken", "upload-is-taken"])
+@pytest.mark.parametrize("is_slow", [True, False], ids=["client-is-slow", "client-is-fast"])
+def test_refusal_that_stalls_is_a_timeout(takes: int, is_slow: bool) -> None:
+    """A refusal that does not come to its end is given up after IDLE_TIMEOUT, whatever becomes of the upload."""
+
+    async def main() -> None:
+        connection, line, pool = await connected(LIMITS)
+        line.takes = takes
+        body = Slow() if is_slow else Pieces(*[bytes(100_000)] * 10)
+        task = await asked(connection, body)
+        line.receive(b"HTTP/1.1 413 Too Large\r\ncontent-length: 10\r\n\r\n{")
+        begin = asyncio.get_running_loop().time()
+        response = await task
+        async with asyncio.timeout(1000):
+            with pytest.raises(IdleTimeout):
+                await read(response)
+        assert 60 <= asyncio.get_running_loop().time() - begin <= 61
+        assert line.is_closed
+        assert pool.take() is None
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_skipping(main())
+
+
 def test_answer_that_comes_before_the_upload_ends_is_an_answer() -> None:
     """A 200 may come while a body is still sent, which goes on; complete, it leaves nothing to send."""
 
@@ -169,5 +196,24 @@ def test_caller_that_leaves_stops_its_upload() -> None:
         await asyncio.sleep(2000)
         assert line.sent.endswith(b"\r\n1\r\na\r\n")
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run_skipping(main())
+
+
+def test_upload_that_is_refused_at_once_is_listened_to() -> None:
+    """An answer that comes before the first piece was asked for leaves its client to whoever listens next."""
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def main() -> None:
+        connection, line, _ = await connected()
+        upload = Upload(receive, 10**6, 10**7)
+        task = asyncio.create_task(connection.exchange(b"POST / HTTP/1.1\r\n\r\n", upload, without_body=False))
+        await asyncio.sleep(0)
+        line.receive(b"HTTP/1.1 413 Too Large\r\ncontent-length: 10\r\n\r\n{")  # uvloop may read before a task begins
+        assert (await task).status == 413
+        async with asyncio.timeout(5):
+            assert (await upload.after())["type"] == "http.disconnect"
 
     run_skipping(main())

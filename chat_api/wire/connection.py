@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
+from copy import copy
 from typing import Protocol
 
 from chat_api.errors import GatewayError
@@ -109,6 +110,8 @@ class Connection(asyncio.Protocol):
             if self._response is response:  # else it is complete, and the connection may serve another already
                 self.close()
             raise
+        finally:
+            del waiter  # its error knows this frame
         return response
 
     def _expect_head(self) -> None:
@@ -186,7 +189,7 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
         if response is not None:
-            response.end(error if isinstance(error, GatewayError) else self._owner.failures.cut_short(error))
+            response.end(copy(error) if isinstance(error, GatewayError) else self._owner.failures.cut_short(error))
         self.close()
 
     def let_go(self) -> None:
@@ -244,7 +247,9 @@ class Connection(asyncio.Protocol):
             waiter, self._head = self._head, None
             self._owner.watch(self.deadline)
             if self._sender is not None and self._response.status >= 400:
-                self._sender.cancel()  # refused: the rest of it need not come (RFC 9112 section 9.5)
+                # Refused: the rest of it need not come (RFC 9112 section 9.5). Soon, so that it has begun: what has not
+                # begun does not end either, and whoever listens to the client next waits for that.
+                self._loop.call_soon(self._sender.cancel)
             if not waiter.done():
                 waiter.set_result(None)
         if parser.complete:

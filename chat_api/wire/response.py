@@ -103,11 +103,14 @@ class Response:
         return waiting
 
     def _at_end(self) -> bool:
-        error = self._error
-        if error is not None:
-            self._error = copy(error)  # for the next look: one that is raised keeps its trace alive, and us with it
-            raise error
+        if self._error is not None:
+            raise self._next_error(self._error)
         return self._ended
+
+    def _next_error(self, error: GatewayError) -> GatewayError:
+        """The error to raise, which keeps its trace alive, and us with it: the next look gets another one."""
+        self._error = copy(error)
+        return error
 
     async def _woken(self) -> Awaitable[object] | None:
         self._waiter = waiter = self._loop.create_future()

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from chat_api.headers import breaks_out
 from chat_api.passing import BODY_FOLLOWS, SENT
 
 MAX_COPIED_BYTES = 64 * 1024  # of a body, to be in one piece with its head
@@ -84,8 +85,7 @@ class Cycle(RequestResponseCycle):
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")
         head = b"".join(lines)
-        # Each line has one CR and one LF, which are ours: any more came in with a value.
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
+        if breaks_out(head, len(lines)):
             raise RuntimeError("a header of the answer holds a line end or a NUL")
         return head
 

@@ -94,6 +94,11 @@ def accepts_gzip(headers: Headers) -> bool:
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
+def breaks_out(head: bytes, lines: int) -> bool:
+    """Whether a head of so many lines holds a NUL, or a CR or LF more than ends them: those came in with a value."""
+    return head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head
+
+
 def is_value(value: bytes) -> bool:
     """Whether a header may have this value: no control characters (RFC 9110 section 5.5), ASCII only."""
     return value.isascii() and value.decode().isprintable()

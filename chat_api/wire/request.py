@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from chat_api.errors import UpstreamError
+from chat_api.headers import breaks_out
 from chat_api.types import Body, Headers
 
 _TARGET = re.compile(r"[!-~]*")  # RFC 9112 section 3.2: printable ASCII, no space
@@ -96,8 +97,7 @@ def _lines(method: str, to: Address, headers: Headers) -> bytes:
     lines = [b"%s %s HTTP/1.1\r\n" % (method.encode("ascii", "replace"), to.target), to.host]
     lines += [b"%s: %s\r\n" % pair for pair in headers if _goes_out(pair[0])]
     raw = b"".join(lines)
-    # Each line has one CR and one LF, which are ours: any more came in with a value.
-    if raw.count(b"\n") != len(lines) or raw.count(b"\r") != len(lines) or b"\0" in raw:
+    if breaks_out(raw, len(lines)):
         raise Unsendable("a header holds a line end or a NUL")
     return raw
 

@@ -18,7 +18,7 @@ def trust_store() -> ssl.SSLContext:
     Raises:
         OSError: SSL_CERT_FILE cannot be read, or holds no certificate.
     """
-    import httpx2 as httpx  # here and below: it takes a tenth of the start, and most have no use for it
+    import httpx2 as httpx  # here and below: the start waits for it, and most have no use for it
 
     return httpx.create_ssl_context()
 

@@ -46,6 +46,12 @@ class Deployment:
     api_version: str  # a date, "v1" or "preview" (of v1); of an OpenAI-compatible server "v1", or "" if its URL has it
     key: Secret | None = None
     kind: str = "azure"  # or "openai"
+    priority: int = 0  # the lowest of a model's deployments that can take a call gets it
+    weight: float = 1.0  # its share among those of the same priority
+    max_in_flight: int | None = None  # calls at a time
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.base_url))  # enough to tell them apart, and they are looked up for every call
 
     @property
     def url_setting(self) -> str:

@@ -3,6 +3,7 @@
 Every scalar is read as text: YAML would make a date of an unquoted api-version, and numbers of keys.
 """
 
+import re
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,13 +12,16 @@ from typing import Any
 
 import yaml
 
-from chat_api.azure_url import Endpoint, parse_api_version, parse_endpoint, parse_server
+from chat_api.azure_url import Endpoint, is_deployment_name, parse_api_version, parse_endpoint, parse_server
 from chat_api.setting_parsers import PARSERS, reason_for, without_secrets
 from chat_api.types import Secret
 
 KINDS = ("azure", "openai")
 # Our form's names of what a deployment has, and the other form's.
-_OURS = {"name", "models", "model", "endpoint", "key", "api_version", "kind"}
+_OURS = {
+    *("name", "models", "model", "endpoint", "key", "api_version", "kind"),
+    *("priority", "weight", "max_in_flight"),
+}
 _THEIRS = {
     "deployment_name": "name",
     "model_name": "model",
@@ -25,7 +29,7 @@ _THEIRS = {
     "api_key": "key",
     "api_version": "api_version",
 }
-_TOP = {"api_base", "deployments", "deployment_config"}
+_TOP = {"api_base", "deployments", "deployment_config", "fallbacks"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,9 @@ class ConfiguredDeployment:
     key: Secret | None = None
     api_version: str | None = None
     kind: str = "azure"
+    priority: int = 0
+    weight: float = 1.0
+    max_in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class Config:
     deployments: tuple[ConfiguredDeployment, ...] = ()
     api_base: str = "/v1"
     listens_everywhere: bool = False  # its form is that of a gateway whose default address is any
+    fallbacks: tuple[tuple[str, str], ...] = ()
 
 
 def read_config(path: Path) -> Config:
@@ -55,17 +63,7 @@ def read_config(path: Path) -> Config:
     Raises:
         ValueError: it cannot be used; the message names the entry, what it got and what it takes.
     """
-    try:
-        content = yaml.load(path.read_text("utf-8"), _TextLoader)  # noqa: S506 - it makes nothing but text
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8 (byte {error.start})") from None
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        problem = error.problem or error.context
-        hidden = "***" if isinstance(error, yaml.composer.ComposerError) else ""  # it quotes what may be a key
-        raise ValueError(f"{line}{reason_for(problem, hidden)}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).partition("\n")[0]) from None
+    content = _content(path)
     if content in (None, ""):
         return Config()
     _check_names(content, _TOP, "the file")
@@ -82,10 +80,29 @@ def read_config(path: Path) -> Config:
                 entries.append(_deployment({names[name]: value for name, value in row.items()}, where))
             except ValueError as error:
                 problems.append(str(error))
+    fallbacks: tuple[tuple[str, str], ...] = ()
+    try:
+        fallbacks = _fallbacks(content.get("fallbacks") or {})
+    except ValueError as error:
+        problems.append(str(error))
     if problems:
         raise ValueError("; ".join(problems))
     base = PARSERS["prefixes"](str(content.get("api_base") or "/v1"))
-    return Config(tuple(entries), base[0], listens_everywhere="deployment_config" in content)
+    return Config(tuple(entries), base[0], "deployment_config" in content, fallbacks)
+
+
+def _content(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text("utf-8"), _TextLoader)  # noqa: S506 - it makes nothing but text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8 (byte {error.start})") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        problem = error.problem or error.context
+        hidden = "***" if isinstance(error, yaml.composer.ComposerError) else ""  # it quotes what may be a key
+        raise ValueError(f"{line}{reason_for(problem, hidden)}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).partition("\n")[0]) from None
 
 
 class _TextLoader(yaml.BaseLoader):
@@ -145,6 +162,9 @@ def _deployment(row: dict[str, Any], where: str) -> ConfiguredDeployment:
         key=read("key", PARSERS["key"], "a key of visible ASCII characters without spaces"),
         api_version=version or (endpoint.api_version if endpoint else None),
         kind=kind,
+        priority=read("priority", _whole(0), "a whole number from 0") or 0,
+        weight=read("weight", _weight, "a number above 0") or 1.0,
+        max_in_flight=read("max_in_flight", _whole(1), "a whole number from 1"),
     )
 
 
@@ -159,3 +179,37 @@ def _models(row: dict[str, Any], where: str) -> tuple[str, ...]:
     if not isinstance(models, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{where}: models takes a list of names")
     return tuple(names)
+
+
+def _whole(low: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch("-?[0-9]{1,9}", text):
+            raise ValueError("no whole number")
+        if int(text) < low:
+            raise ValueError("too small")
+        return int(text)
+
+    return parse
+
+
+def _weight(text: str) -> float:
+    if not re.fullmatch(r"-?[0-9]{0,9}\.?[0-9]{1,9}", text):
+        raise ValueError("no number")
+    if float(text) <= 0:
+        raise ValueError("not above 0")
+    return float(text)
+
+
+def _fallbacks(content: Any) -> tuple[tuple[str, str], ...]:
+    if not isinstance(content, Mapping):
+        raise ValueError("fallbacks is no mapping of models to models, such as gpt-4o: gpt-4o-mini")
+    pairs = []
+    for model, other in content.items():
+        if not isinstance(other, str):
+            raise ValueError(f"fallbacks: {model} takes the name of one model")
+        if not model or not is_deployment_name(other):
+            raise ValueError(
+                f'fallbacks: {model or "a model without a name"} is "{other}"; it takes the name of a model'
+            )
+        pairs.append((model, other))
+    return tuple(pairs)

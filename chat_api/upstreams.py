@@ -57,10 +57,11 @@ def _configured(settings: Settings, default: Deployment) -> list[tuple[str, Depl
     for row in settings.config.deployments:
         if row.endpoint is None:
             version, key = row.api_version or default.api_version, row.key or default.key
-            deployment = replace(default, name=row.name, api_version=version, key=key)
+            deployment = _shared(row, replace(default, name=row.name, api_version=version, key=key))
         else:
             is_default = (row.endpoint.base_url, row.kind) == (default.base_url, default.kind)
-            deployment = _placed(row, row.endpoint, settings, default.key if is_default else None)
+            placed = _placed(row, row.endpoint, settings, default.key if is_default else None)
+            deployment = _shared(row, placed)
         pairs += [(model, deployment) for model in row.models]
     return pairs
 
@@ -70,6 +71,11 @@ def _placed(row: ConfiguredDeployment, endpoint: Endpoint, settings: Settings, k
     is_azure = row.kind == "azure"
     version = row.api_version or settings.api_version if is_azure else server_version(endpoint.base_url)
     return Deployment(row.name, endpoint.base_url, version, row.key or key, row.kind)
+
+
+def _shared(row: ConfiguredDeployment, deployment: Deployment) -> Deployment:
+    """The deployment with the share of its model's calls that the entry gives it."""
+    return replace(deployment, priority=row.priority, weight=row.weight, max_in_flight=row.max_in_flight)
 
 
 def _keyed(server: Server) -> list[Deployment]:

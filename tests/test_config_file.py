@@ -18,7 +18,7 @@ KEY_FORM = "a key of visible ASCII characters without spaces"
 URL_FORM = "an http(s) URL such as https://my-resource.openai.azure.com"
 SERVER_FORM = "an http(s) URL such as http://127.0.0.1:8000/v1"
 VERSION_FORM = "a date such as 2024-10-21 or 2025-04-01-preview, or v1"
-OURS = "api_version, endpoint, key, kind, model, models, name"
+OURS = "api_version, endpoint, key, kind, max_in_flight, model, models, name, priority, weight"
 
 Read = Callable[[str | bytes], Config]
 
@@ -107,6 +107,19 @@ deployment_config:
             ConfiguredDeployment("llama", ("llama",), Endpoint("http://127.0.0.1:8000"), kind="openai"),
             id="openai",
         ),
+        pytest.param(
+            "name: a, priority: 1, weight: 0.5, max_in_flight: 8",
+            ConfiguredDeployment("a", ("a",), priority=1, weight=0.5, max_in_flight=8),
+            id="share",
+        ),
+        pytest.param(
+            "name: a, priority: 0, weight: '3', max_in_flight: 1",
+            ConfiguredDeployment("a", ("a",), priority=0, weight=3.0, max_in_flight=1),
+            id="share-least",
+        ),
+        pytest.param(
+            "name: a, priority: , weight: '', max_in_flight: ", ConfiguredDeployment("a", ("a",)), id="share-blank"
+        ),
         pytest.param("name: a, key: , endpoint: ''", ConfiguredDeployment("a", ("a",)), id="blank-is-unset"),
     ],
 )
@@ -145,6 +158,82 @@ def test_api_base(read: Read, base: str, expected: str) -> None:
     assert read(f"api_base: {base}").api_base == expected
 
 
+@pytest.mark.parametrize(
+    ("content", "fallbacks"),
+    [
+        pytest.param("fallbacks: {gpt-4o: gpt-4o-mini, 3.5: no}", (("gpt-4o", "gpt-4o-mini"), ("3.5", "no")), id="two"),
+        pytest.param("fallbacks:\ndeployments: []", (), id="blank"),
+        pytest.param("fallbacks: {}", (), id="none"),
+    ],
+)
+def test_fallbacks(read: Read, content: str, fallbacks: tuple[tuple[str, str], ...]) -> None:
+    """Models that answer for others are read in their order; names are text."""
+    assert read(content).fallbacks == fallbacks
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        pytest.param("fallbacks: gpt-4o-mini", "fallbacks is no mapping of models to models", id="text"),
+        pytest.param("fallbacks: [a]", "fallbacks is no mapping of models to models", id="list"),
+        pytest.param("fallbacks: {a: [b]}", "fallbacks: a takes the name of one model", id="list-of-models"),
+        pytest.param("fallbacks: {a: }", 'fallbacks: a is ""; it takes the name of a model', id="blank"),
+        pytest.param("fallbacks: {a: ../b}", 'fallbacks: a is "../b"; it takes the name of a model', id="path"),
+        pytest.param(
+            "fallbacks: {'': b}", 'fallbacks: a model without a name is "b"; it takes the name of a model', id="no-name"
+        ),
+        pytest.param("fallbacks: {a: b, a: c}", '"a" is given twice', id="twice"),
+    ],
+)
+def test_fallbacks_that_are_none(read: Read, content: str, problem: str) -> None:
+    """A fallback that cannot be used is told with its model, its value and what it takes."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the reason is compared
+        read(content)
+    assert problem in str(caught.value)
+
+
+WHOLE = "a whole number from"
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        pytest.param("priority: -1", f'priority is "-1" (too small); it takes {WHOLE} 0', id="priority-negative"),
+        pytest.param("priority: 0.5", f'priority is "0.5" (no whole number); it takes {WHOLE} 0', id="priority-half"),
+        pytest.param(
+            "priority: first", f'priority is "first" (no whole number); it takes {WHOLE} 0', id="priority-word"
+        ),
+        pytest.param("priority: [1]", f"priority takes {WHOLE} 0", id="priority-list"),
+        pytest.param("weight: 0", 'weight is "0" (not above 0); it takes a number above 0', id="weight-zero"),
+        pytest.param("weight: -2.5", 'weight is "-2.5" (not above 0); it takes a number above 0', id="weight-negative"),
+        pytest.param("weight: .inf", 'weight is ".inf" (no number); it takes a number above 0', id="weight-infinite"),
+        pytest.param("weight: nan", 'weight is "nan" (no number); it takes a number above 0', id="weight-nan"),
+        pytest.param("max_in_flight: 0", f'max_in_flight is "0" (too small); it takes {WHOLE} 1', id="in-flight-none"),
+        pytest.param(
+            "max_in_flight: 1_0", f'max_in_flight is "1_0" (no whole number); it takes {WHOLE} 1', id="in-flight-word"
+        ),
+    ],
+)
+def test_share_that_is_none(read: Read, entry: str, problem: str) -> None:
+    """Priority, weight and the most in flight are numbers; what is none is told with its entry, name and value."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the reason is compared
+        read(f"deployments: [{{name: a, {entry}}}]")
+    assert str(caught.value) == f"deployments entry 1: {problem}"
+
+
+@pytest.mark.parametrize("name", ["priority", "weight", "max_in_flight"])
+def test_other_form_has_no_shares(read: Read, name: str) -> None:
+    """A file of azure-openai-proxy cannot say how calls are shared out: its own form knows no such name."""
+    with pytest.raises(ValueError, match=f'deployment_config entry 1 has an unknown name "{name}"'):
+        read(f"deployment_config: [{{deployment_name: a, {name}: 1}}]")
+
+
+def test_all_problems_of_the_file_at_once(read: Read) -> None:
+    """Fallbacks that cannot be used are told beside the entries that cannot."""
+    with pytest.raises(ValueError, match=r"^deployments entry 1: weight is .*; fallbacks is no mapping"):
+        read("{deployments: [{name: a, weight: x}], fallbacks: x}")
+
+
 def test_anchors(read: Read) -> None:
     """What several entries have in common may be written once."""
     text = (
@@ -163,7 +252,7 @@ def test_anchors(read: Read) -> None:
         ),
         pytest.param(
             "servers: []",
-            'the file has an unknown name "servers"; it takes api_base, deployment_config, deployments',
+            'the file has an unknown name "servers"; it takes api_base, deployment_config, deployments, fallbacks',
             id="top-like-nothing",
         ),
         pytest.param(
@@ -362,12 +451,12 @@ def test_example_is_our_form(tmp_path: Path) -> None:
         ("openai", "http://127.0.0.1:8000", None)
     ]
     assert settings.config.api_base == "/v1"
+    assert settings.config.fallbacks == (("gpt-4o", "llama"),)
 
 
 def test_example_shows_every_name() -> None:
     """config.example.yaml has each name of our form."""
     text = (ROOT / "config.example.yaml").read_text()
-    assert [name for name in (*OURS.split(", "), "api_base", "deployments") if f"{name}: " not in f"{text} "] == [
-        "deployments"
-    ]
+    assert [name for name in (*OURS.split(", "), "api_base") if f"{name}: " not in text] == []
     assert "\ndeployments:\n" in text
+    assert "\nfallbacks:\n" in text

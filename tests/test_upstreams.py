@@ -183,6 +183,31 @@ def test_what_the_file_leaves_out(tmp_path: Path, row: str, expected: Deployment
     assert list(upstreams(load(environ, NO_FILE))[MAIN].group("x")) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        pytest.param("", (0, 1.0, None), id="none"),
+        pytest.param(", priority: 2, weight: 0.5, max_in_flight: 8", (2, 0.5, 8), id="all"),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["", ", endpoint: 'https://s.openai.azure.com'"], ids=["shared", "own"])
+def test_share(tmp_path: Path, endpoint: str, share: str, expected: tuple[int, float, int | None]) -> None:
+    """Priority, weight and the most in flight are those of the entry, for each of its models."""
+    (tmp_path / "c.yaml").write_text(f"deployments: [{{name: x, models: [m, n]{endpoint}{share}}}]")
+    table = upstreams(load({"ENDPOINT": AZURE, "CONFIG_FILE": str(tmp_path / "c.yaml")}, NO_FILE))[MAIN]
+    for model in ("m", "n", "x"):
+        (one,) = table.group(model)
+        assert (one.priority, one.weight, one.max_in_flight) == expected
+
+
+def test_share_is_the_entrys_alone(tmp_path: Path) -> None:
+    """Another model at the resource of the first entry does not have that entry's share."""
+    row = "{name: x, endpoint: 'https://s.openai.azure.com', priority: 2, weight: 3, max_in_flight: 8}"
+    (tmp_path / "c.yaml").write_text(f"deployments: [{row}]")
+    table = upstreams(load({"CONFIG_FILE": str(tmp_path / "c.yaml")}, NO_FILE))[MAIN]
+    assert list(table.group("y")) == [deployment("y", "https://s.openai.azure.com", key=None)]
+
+
 def test_key_of_azure_goes_nowhere_else(tmp_path: Path) -> None:
     """KEY is not lent to an OpenAI-compatible server of the file, whichever entry is the default."""
     file = tmp_path / "config.yaml"

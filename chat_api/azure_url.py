@@ -8,7 +8,9 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 MAX_DEPLOYMENT_NAME = 128  # characters; Azure allows 64
 DEFAULT_API_VERSION = "2024-10-21"  # the latest dated GA version
-ENDPOINT_FORM = "an http(s) URL such as https://my-resource.openai.azure.com, without user name or password"
+ENDPOINTS_FORM = (
+    "http(s) URLs such as https://my-resource.openai.azure.com, without user name or password, separated by commas"
+)
 API_VERSION_FORM = "a date such as 2024-10-21 or 2025-04-01-preview, or v1"
 
 PORTAL_HOSTS = ("portal.azure.com", "ai.azure.com", "oai.azure.com")

@@ -14,7 +14,6 @@ import msgspec
 from chat_api import __version__
 from chat_api import settings as settings_module
 from chat_api.app import create_app
-from chat_api.azure_url import Endpoint
 from chat_api.emulator import DEPLOYMENTS, Emulator, run_emulator
 from chat_api.logs import AccessLines, set_up_logging
 from chat_api.middleware import access_log
@@ -120,6 +119,8 @@ def overrides(
 def shown(settings: Settings, name: str) -> str:
     """A setting's value as it is used, in the words of a `.env` file; keys are masked."""
     derived = {
+        "ENDPOINT": [endpoint.base_url for endpoint in settings.endpoints],
+        "KEY": ["***" for _ in settings.keys],
         "OPENAI_BASE_URL": [server.root for server in settings.openai],
         "OPENAI_ROUTE_PREFIX": [server.prefix or "/" for server in settings.openai],
         "OPENAI_API_KEY": ["***" for server in settings.openai[:1] for _ in server.keys],
@@ -130,8 +131,6 @@ def shown(settings: Settings, name: str) -> str:
     if name in derived:
         return ",".join(derived[name])
     value = settings.defaults.get(name, getattr(settings, name.lower(), None))
-    if isinstance(value, Endpoint):
-        value = value.base_url
     if isinstance(value, tuple):
         value = ",".join("=".join(item) if isinstance(item, tuple) else str(item) for item in value)
     if isinstance(value, bool | list):

@@ -16,6 +16,7 @@ import uvicorn
 
 from chat_api import __version__
 from chat_api.app import App
+from chat_api.azure_url import Endpoint
 from chat_api.logs import AccessLines
 from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
 from chat_api.settings import Settings
@@ -164,17 +165,24 @@ def answering(settings: Settings, upstream: str) -> list[str]:
         keys = len(settings.openai[0].keys)
         turns = f", with {keys} keys in turn" if keys > 1 else ""
         lines.append(f"Answers come from {upstream}, which speaks OpenAI's API{turns}.")
-    elif settings.endpoint is None:
+    elif not settings.endpoints:
         lines.append(f"Answers come from the deployments in {settings.config_file}.")
+    elif len(settings.endpoints) > 1:
+        named = "" if settings.deployment_name else "; requests name the deployment as model"
+        lines.append(f"Answers come from {len(settings.endpoints)} endpoints{named}:")
+        lines += [f"  {one.base_url}{_asked(one)}" for one in settings.endpoints]
     elif settings.deployment_name:
         name, version = settings.deployment_name, settings.api_version
         lines.append(f"Answers come from {upstream}, deployment {name}, API {version}.")
     else:
         version = settings.api_version
         lines.append(f"Answers come from {upstream}, API {version}; requests name the deployment as model.")
+    several = settings.upstream == "azure" and len(settings.endpoints) > 1
     for row in settings.config.deployments:
-        where = row.endpoint.base_url if row.endpoint else upstream
-        version = "" if row.kind == "openai" else f", API {row.api_version or settings.api_version}"
+        at_each = several and row.endpoint is None
+        where = row.endpoint.base_url if row.endpoint else "each endpoint" if at_each else upstream
+        number = row.api_version or ("" if at_each else settings.api_version)
+        version = f", API {number}" if number and row.kind == "azure" else ""
         lines.append(f"  {', '.join(row.models)}: {row.name} at {where}{version}")
     lines += [f"  {model}: {name}" for model, name in settings.model_mapper]
     lines += [f"  {one.prefix}/: {one.root}" for one in (*settings.openai, *settings.extra) if one.prefix]
@@ -183,3 +191,8 @@ def answering(settings: Settings, upstream: str) -> list[str]:
     if settings.upstream != "emulator" and (settings.proxies.http or settings.proxies.https):
         lines.append("Requests go out through a proxy.")
     return lines
+
+
+def _asked(endpoint: Endpoint) -> str:
+    name = f", deployment {endpoint.deployment}" if endpoint.deployment else ""
+    return f"{name}, API {endpoint.api_version}"

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
-from chat_api.azure_url import ENDPOINT_FORM
+from chat_api.azure_url import ENDPOINTS_FORM
 from chat_api.headers import is_loopback
 from chat_api.setting_values import Settings
 from chat_api.settings_table import TABLE
@@ -36,12 +36,13 @@ def warnings_of(settings: Settings, values: Mapping[str, Any], names: Mapping[st
         warnings.append(
             f"OPENAI_BASE_URL is not used: {who} answers at /v1; set UPSTREAM=openai, or an OPENAI_ROUTE_PREFIX"
         )
-    endpoint = settings.endpoint
-    if settings.upstream == "emulator" and (settings.key or settings.deployment_name):
-        name = "KEY" if settings.key else "DEPLOYMENT_NAME"
+    if settings.upstream == "emulator" and (settings.keys or settings.deployment_name):
+        name = "KEY" if settings.keys else "DEPLOYMENT_NAME"
         warnings.append(f"{name} is set but ENDPOINT is not: the built-in emulator answers, not Azure")
-    if endpoint and endpoint.base_url.startswith("http://") and not is_loopback(endpoint.host_name):
-        warnings.append("ENDPOINT is http://, so the key travels unencrypted; Azure speaks https://")
+    for endpoint in settings.endpoints:
+        if endpoint.base_url.startswith("http://") and not is_loopback(endpoint.host_name):
+            what = "ENDPOINT" if len(settings.endpoints) == 1 else f"{endpoint.host_name} of ENDPOINT"
+            warnings.append(f"{what} is http://, so the key travels unencrypted; Azure speaks https://")
     names_models = settings.model_mapper or settings.config.deployments
     if settings.upstream == "azure" and not settings.deployment_name and not names_models:
         warnings.append("DEPLOYMENT_NAME is not set; every request has to name its model")
@@ -72,6 +73,7 @@ def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[s
         involved = {"ALLOW_ANONYMOUS", "CLIENT_KEYS", *_UPSTREAM_SETTINGS, "KEY", "OPENAI_API_KEY"}
         problems.append(({"LISTEN", "HOST", *involved}, text))
     problems += _loops(settings, names)
+    problems += _unpaired_keys(settings, names)
     unpaired = False
     for urls, prefixes in (("OPENAI_BASE_URL", "OPENAI_ROUTE_PREFIX"), ("EXTRA_BASE_URL", "EXTRA_ROUTE_PREFIX")):
         count, expected = len(values[prefixes] or ()), len(values[urls] or ())
@@ -79,11 +81,22 @@ def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[s
             text = f"{prefixes} has {count} items and {urls} has {expected}; they are pairs"
             problems.append(({urls, prefixes}, text))
             unpaired = True
-    placed = settings.endpoint or any(row.endpoint for row in settings.config.deployments)
+    placed = settings.endpoints or any(row.endpoint for row in settings.config.deployments)
     if settings.upstream == "azure" and not placed:
-        text = f"ENDPOINT is not set, and no deployment of the config file has an endpoint; it takes {ENDPOINT_FORM}"
+        text = f"ENDPOINT is not set, and no deployment of the config file has an endpoint; it takes {ENDPOINTS_FORM}"
         problems.append((set(_UPSTREAM_SETTINGS), text))
     return problems if unpaired else problems + _route_conflicts(settings)
+
+
+def _unpaired_keys(settings: Settings, names: Mapping[str, str]) -> list[tuple[set[str], str]]:
+    """Several keys, and another number of endpoints: whose they are is anybody's guess."""
+    keys, urls = len(settings.keys), len(settings.endpoints)
+    if keys <= 1 or keys == urls:
+        return []
+    key, endpoint = names.get("KEY", "KEY"), names.get("ENDPOINT", "ENDPOINT")
+    has = f"{urls} URL" if urls == 1 else f"{urls} URLs"
+    text = f"{key} has {keys} keys and {endpoint} has {has}; it takes one key for all of them, or one for each"
+    return [({"KEY", "ENDPOINT"}, text)]
 
 
 def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from chat_api.azure_url import is_deployment_name, parse_api_version, parse_endpoint, parse_server
+from chat_api.azure_url import Endpoint, is_deployment_name, parse_api_version, parse_endpoint, parse_server
 from chat_api.types import Secret
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -32,8 +32,9 @@ def listed(text: str) -> list[str]:
 
 def without_secrets(text: str) -> str:
     """The value as it may be shown: a URL may hold a password before its host, or a key in its query."""
-    looks_like_key = len(text) >= 32 and "." not in text and ":" not in text
-    return "***" if "@" in text or looks_like_key else re.sub(r"[?#].*", "***", text, flags=re.DOTALL)
+    items = (item.strip() for item in text.split(","))
+    has_key = any(len(item) >= 32 and "." not in item and ":" not in item for item in items)
+    return "***" if "@" in text or has_key else re.sub(r"[?#].*", "***", text, flags=re.DOTALL)
 
 
 def reason_for(error: object, shown: str) -> str:
@@ -104,6 +105,22 @@ def _parse_keys(text: str) -> tuple[Secret, ...]:
     if text.startswith("{"):  # as later versions of openai-forward have it
         raise ValueError("it is JSON")
     return tuple(_parse_key(key) for key in listed(text))
+
+
+def _parse_endpoints(text: str) -> tuple[Endpoint, ...]:
+    items = listed(text)
+    endpoints: list[Endpoint] = []
+    for number, item in enumerate(items, 1):
+        try:
+            endpoint = parse_endpoint(item)
+        except ValueError as error:
+            if len(items) == 1:
+                raise
+            raise ValueError(f"URL {number}: {error}") from None
+        if any(endpoint.base_url == known.base_url for known in endpoints):
+            raise ValueError(f"URL {number} is a resource that it lists already")
+        endpoints.append(endpoint)
+    return tuple(endpoints)
 
 
 def _parse_networks(text: str) -> tuple[Network, ...]:
@@ -178,7 +195,7 @@ PARSERS = {
     "urls": _parse_urls,
     "prefixes": _parse_prefixes,
     "proxy": _parse_proxy,
-    "endpoint": parse_endpoint,
+    "endpoints": _parse_endpoints,
     "api_version": parse_api_version,
     "deployment_name": _parse_deployment_name,
     "host": parse_host,

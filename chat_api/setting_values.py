@@ -35,10 +35,10 @@ class Settings:
     allow_ips: tuple[Network, ...]
     deny_ips: tuple[Network, ...]
     cors_origins: tuple[str, ...]
-    endpoint: Endpoint | None
+    endpoints: tuple[Endpoint, ...]  # each with the deployment and the version that it is asked for
     deployment_name: str | None
     api_version: str
-    key: Secret | None
+    keys: tuple[Secret, ...]  # of the endpoints: none, one for all, or one for each
     model_mapper: tuple[tuple[str, str], ...]
     unknown_model: str
     config_file: Path | None
@@ -69,10 +69,15 @@ class Settings:
         return self.https_port if self.enable_ssl else self.http_port
 
     @property
+    def endpoint(self) -> Endpoint | None:
+        """The first endpoint."""
+        return self.endpoints[0] if self.endpoints else None
+
+    @property
     def upstream_urls(self) -> Mapping[str, list[str]]:
         """The base URLs of all upstreams, by the setting that has them."""
         return {
-            "ENDPOINT": [self.endpoint.base_url] if self.endpoint else [],
+            "ENDPOINT": [endpoint.base_url for endpoint in self.endpoints],
             "CONFIG_FILE": [row.endpoint.base_url for row in self.config.deployments if row.endpoint],
             "OPENAI_BASE_URL": [server.root for server in self.openai],
             "EXTRA_BASE_URL": [server.root for server in self.extra],
@@ -81,7 +86,7 @@ class Settings:
     @property
     def lends_key(self) -> bool:
         """Whether whoever reaches the server uses its upstream key (the emulator counts as one)."""
-        has_key = self.upstream == "emulator" or (self.key and self.upstream == "azure")
+        has_key = self.upstream == "emulator" or (self.keys and self.upstream == "azure")
         has_key = has_key or any(row.key for row in self.config.deployments)
         return bool(has_key or any(server.keys for server in self.openai)) and not self.client_keys
 

@@ -106,11 +106,10 @@ def _read_config(values: dict[str, Any], env_file: Path) -> Config:
 
 
 def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implied_upstream: str | None) -> Settings:
-    endpoint: Endpoint | None = values["ENDPOINT"]
-    from_url = endpoint or Endpoint("")
+    endpoints, default = _endpoints(values)
     servers = _servers(values["OPENAI_BASE_URL"], values["OPENAI_ROUTE_PREFIX"], values["OPENAI_API_KEY"])
     upstream = values["UPSTREAM"] or _upstream(values, config) or implied_upstream or "emulator"
-    if upstream == "azure" and not (endpoint or config.deployments):
+    if upstream == "azure" and not (endpoints or config.deployments):
         upstream = "emulator"
     if upstream != "openai":  # which may be in the environment for another program's sake
         servers = tuple(server for server in servers if server.prefix)
@@ -125,10 +124,10 @@ def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implie
     plain |= {name: plain[name] or () for name in lists}
     settings = Settings(
         **plain,
-        endpoint=endpoint,
-        deployment_name=values["DEPLOYMENT_NAME"] or from_url.deployment,
-        api_version=values["API_VERSION"] or from_url.api_version or DEFAULT_API_VERSION,
-        key=values["KEY"],
+        endpoints=endpoints,
+        deployment_name=default.deployment,
+        api_version=default.api_version or DEFAULT_API_VERSION,
+        keys=values["KEY"] or (),
         config=config,
         openai=servers,
         extra=_servers(values["EXTRA_BASE_URL"], values["EXTRA_ROUTE_PREFIX"], None),
@@ -139,6 +138,29 @@ def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implie
     if values["CORS_ORIGINS"] is None and not settings.lends_key and not settings.client_keys:
         settings = replace(settings, cors_origins=("*",))  # a page can only use a key that it has itself
     return settings
+
+
+def _endpoints(values: Mapping[str, Any]) -> tuple[tuple[Endpoint, ...], Endpoint]:
+    """ENDPOINT's, each with the deployment and the version that it is asked for; and what counts elsewhere.
+
+    DEPLOYMENT_NAME and API_VERSION win over what a URL says. What a URL leaves out is what the first says that says it.
+    """
+    given: tuple[Endpoint, ...] = values["ENDPOINT"] or ()
+    name, version = values["DEPLOYMENT_NAME"], values["API_VERSION"]
+    default = Endpoint(
+        "",
+        name or next((one.deployment for one in given if one.deployment), None),
+        version or next((one.api_version for one in given if one.api_version), DEFAULT_API_VERSION),
+    )
+    endpoints = tuple(
+        Endpoint(
+            one.base_url,
+            name or one.deployment or default.deployment,
+            version or one.api_version or default.api_version,
+        )
+        for one in given
+    )
+    return endpoints, default
 
 
 def _upstream(values: Mapping[str, Any], config: Config) -> str | None:

@@ -1,6 +1,6 @@
 """The settings of the way upstream: Azure, the models, other servers and proxies."""
 
-from chat_api.azure_url import API_VERSION_FORM, DEFAULT_API_VERSION, ENDPOINT_FORM
+from chat_api.azure_url import API_VERSION_FORM, DEFAULT_API_VERSION, ENDPOINTS_FORM
 from chat_api.setting import KEYS, Setting
 from chat_api.setting_parsers import UNKNOWN_MODEL, UPSTREAMS
 
@@ -11,10 +11,11 @@ _URLS = "http(s) URLs without user name or password, separated by commas"
 AZURE = (
     Setting(
         "ENDPOINT",
-        "endpoint",
+        "endpoints",
         None,
-        ENDPOINT_FORM,
-        "Your Azure OpenAI resource: its URL, or any URL that the portal shows for a deployment. "
+        ENDPOINTS_FORM,
+        "Your Azure OpenAI resource: its URL, or any URL that the portal shows for a deployment; or several, which "
+        "answer in each other's place. "
         "Unset, and no other upstream set: the built-in emulator answers.",
         aliases=("AZURE_OPENAI_ENDPOINT",),
     ),
@@ -35,10 +36,11 @@ AZURE = (
     ),
     Setting(
         "KEY",
-        "key",
+        "keys",
         None,
-        "a key of visible ASCII characters without spaces",
-        "Key of the resource. Unset: each caller presents their own (`api-key` or Bearer).",
+        KEYS,
+        "Key of the resource; of several, one for all or one for each, in their order. "
+        "Unset: each caller presents their own (`api-key` or Bearer).",
         secret=True,
         aliases=("AZURE_OPENAI_TOKEN", "AZURE_OPENAI_API_KEY"),
     ),

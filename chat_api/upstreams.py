@@ -22,54 +22,67 @@ def upstreams(
         default = [replace(one, name=settings.deployment_name or "") for one in _keyed(main)]
         tables[MAIN] = _table(settings, default)
     else:
-        default = [emulator or _default(settings)]
+        default = [emulator] if emulator else _default(settings)
         tables[MAIN] = _table(settings, default, emulated)
     return tables
 
 
 def _table(settings: Settings, default: list[Deployment], also: Sequence[str] = ()) -> Models:
     groups: dict[str, list[Deployment]] = {name: [replace(default[0], name=name)] for name in also}
-    configured = _configured(settings, default[0])
+    configured = _configured(settings, default)
     for model, deployment in configured:
         groups.setdefault(model, []).append(deployment)
-    by_name = {one.name: one for _, one in configured}
     for model, name in settings.model_mapper:
-        groups[model] = [by_name[name]] if name in by_name else [replace(one, name=name) for one in default]
+        known = dict.fromkeys(one for _, one in configured if one.name == name)
+        groups[model] = list(known) or [replace(one, name=name) for one in default]
     return Models(groups, default, settings.unknown_model)
 
 
-def _default(settings: Settings) -> Deployment:
-    """ENDPOINT's deployment; without an ENDPOINT the file's, of which DEPLOYMENT_NAME may name one, or the first."""
+def _default(settings: Settings) -> list[Deployment]:
+    """ENDPOINT's deployments; without an ENDPOINT the file's that DEPLOYMENT_NAME may name, or its first."""
+    if settings.endpoints:
+        keys = settings.keys if len(settings.keys) > 1 else (settings.keys or (None,)) * len(settings.endpoints)
+        return [
+            Deployment(one.deployment or "", one.base_url, one.api_version or settings.api_version, key)
+            for one, key in zip(settings.endpoints, keys, strict=True)
+        ]
     name = settings.deployment_name or ""
-    if settings.endpoint is not None:
-        return Deployment(name, settings.endpoint.base_url, settings.api_version, settings.key)
     placed = [(row, row.endpoint) for row in settings.config.deployments if row.endpoint is not None]
     rows = [(row, endpoint) for row, endpoint in placed if name in (row.name, *row.models)] or placed
     row, endpoint = rows[0]
     # KEY is a key of Azure's: no other server ever gets it.
-    key = settings.key if row.kind == "azure" else None
-    return replace(_placed(row, endpoint, settings, key), name=name)
+    key = settings.keys[0] if settings.keys and row.kind == "azure" else None
+    return [replace(_placed(row, endpoint, settings, key), name=name)]
 
 
-def _configured(settings: Settings, default: Deployment) -> list[tuple[str, Deployment]]:
-    """The `(model, deployment)` pairs of the file; what an entry leaves out is the default deployment's."""
+def _configured(settings: Settings, default: Sequence[Deployment]) -> list[tuple[str, Deployment]]:
+    """The `(model, deployment)` pairs of the file; an entry without an endpoint is at each of the default's."""
     pairs = []
     for row in settings.config.deployments:
         if row.endpoint is None:
-            version, key = row.api_version or default.api_version, row.key or default.key
-            deployment = _shared(row, replace(default, name=row.name, api_version=version, key=key))
+            places = [_inherited(row, one) for one in default]
         else:
-            is_default = (row.endpoint.base_url, row.kind) == (default.base_url, default.kind)
-            placed = _placed(row, row.endpoint, settings, default.key if is_default else None)
-            deployment = _shared(row, placed)
-        pairs += [(model, deployment) for model in row.models]
+            at = (row.endpoint.base_url, row.kind)
+            lent = next((one.key for one in default if (one.base_url, one.kind) == at), None)
+            places = [_placed(row, row.endpoint, settings, lent)]
+        deployments = dict.fromkeys(_shared(row, one) for one in places)
+        pairs += [(model, deployment) for model in row.models for deployment in deployments]
     return pairs
+
+
+def _inherited(row: ConfiguredDeployment, default: Deployment) -> Deployment:
+    """An entry at a default deployment's resource; what it leaves out is that one's."""
+    version, key = row.api_version or default.api_version, row.key or default.key
+    return replace(default, name=row.name, api_version=version, key=key)
 
 
 def _placed(row: ConfiguredDeployment, endpoint: Endpoint, settings: Settings, key: Secret | None) -> Deployment:
     """An entry at its own endpoint, with `key` if it has none of its own."""
-    is_azure = row.kind == "azure"
-    version = row.api_version or settings.api_version if is_azure else server_version(endpoint.base_url)
+    if row.kind == "azure":
+        known = (one.api_version for one in settings.endpoints if one.base_url == endpoint.base_url)
+        version = row.api_version or next(known, None) or settings.api_version
+    else:
+        version = server_version(endpoint.base_url)
     return Deployment(row.name, endpoint.base_url, version, row.key or key, row.kind)
 
 

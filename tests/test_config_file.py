@@ -434,7 +434,8 @@ def test_deployments_that_are_nowhere(tmp_path: Path) -> None:
 
     assert caught.value.problems == (
         "ENDPOINT is not set, and no deployment of the config file has an endpoint; "
-        "it takes an http(s) URL such as https://my-resource.openai.azure.com, without user name or password",
+        "it takes http(s) URLs such as https://my-resource.openai.azure.com, without user name or password, "
+        "separated by commas",
     )
 
 

@@ -402,7 +402,7 @@ def test_listen_is_the_address_for_https_as_well(start: Start, tmp_path: Path) -
 def test_variables_of_openais_client_ask_for_no_network(start: Start) -> None:
     """Who has exported what the Azure flavour of OpenAI's client reads gets a server for this machine."""
     settings = start("", {"AZURE_OPENAI_ENDPOINT": "https://east.openai.azure.com", "AZURE_OPENAI_API_KEY": "k"})
-    assert (settings.host, settings.key) == ("127.0.0.1", Secret("k"))
+    assert (settings.host, settings.keys) == ("127.0.0.1", (Secret("k"),))
 
 
 def test_config_file_beats_what_a_name_implies(start: Start) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_api.server import banner, listen, raise_file_limit
+from chat_api.server import answering, banner, listen, raise_file_limit
 from chat_api.settings import load
 from tests.servers import Gateway, eventually, gateway
 
@@ -180,9 +180,21 @@ ALL = {"HOST": "0.0.0.0", "ALLOW_ANONYMOUS": "1"}
         ({"HOST": "[::1]"}, ["at http://[::1]:1\n", "curl http://[::1]:1/"]),
         (ALL, ["at http://0.0.0.0:1\n", "curl http://localhost:1/"]),
         (AZURE, ["from http://up, deployment d, API 2024-10-21."]),
+        (
+            {"ENDPOINT": "https://x.y/openai/v1?model=d,https://z.y?api-version=2024-06-01", "KEY": "k1,k2"},
+            [
+                "Answers come from 2 endpoints:\n",
+                "\n  https://x.y, deployment d, API v1\n",
+                "\n  https://z.y, deployment d, API 2024-06-01\n",
+            ],
+        ),
+        (
+            {"ENDPOINT": "https://x.y,https://z.y", "KEY": "k"},
+            ["2 endpoints; requests name the deployment as model:\n", "\n  https://z.y, API 2024-10-21\n"],
+        ),
         ({"ENDPOINT": "https://x.y"}, ["requests name the deployment", "-d model=YOUR_DEPLOYMENT", "YOUR_KEY'"]),
     ],
-    ids=["emulator", "ipv6", "all-addresses", "azure", "callers-own-key"],
+    ids=["emulator", "ipv6", "all-addresses", "azure", "endpoints", "endpoints-without-deployment", "callers-own-key"],
 )
 def test_banner_says_where_and_who_and_what_to_try(environ: dict[str, str], words: list[str]) -> None:
     """Its curl works as it stands, but for what only the caller knows."""
@@ -190,3 +202,19 @@ def test_banner_says_where_and_who_and_what_to_try(environ: dict[str, str], word
 
     for text in words:
         assert text in said
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "lines"),
+    [
+        pytest.param("https://x.y", ["  a: a at http://up, API 2024-10-21", "  b: b at http://up, API v1"], id="one"),
+        pytest.param(
+            "https://x.y,https://z.y", ["  a: a at each endpoint", "  b: b at each endpoint, API v1"], id="two"
+        ),
+    ],
+)
+def test_banner_says_where_entries_without_an_endpoint_are(tmp_path: Path, endpoint: str, lines: list[str]) -> None:
+    """They are at ENDPOINT, or at each of several, where the version is that one's unless they say one."""
+    (tmp_path / "c.yaml").write_text("deployments: [{name: a}, {name: b, api_version: v1}]")
+    settings = load({"ENDPOINT": endpoint, "CONFIG_FILE": str(tmp_path / "c.yaml")}, tmp_path / ".env")
+    assert answering(settings, "http://up")[-2:] == lines

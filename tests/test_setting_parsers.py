@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from chat_api.azure_url import Endpoint
 from chat_api.setting_parsers import PARSERS, listed, parse_model_mapper, reason_for, without_secrets
 from chat_api.types import Secret
+
+EAST = "https://east.example.com"
 
 
 def network(text: str) -> Any:
@@ -71,6 +74,13 @@ GOOD = [
     pytest.param("proxy", "http://proxy", Secret("http://proxy"), id="proxy-without-port"),
     pytest.param("proxy", "https://u:p@proxy:1/", Secret("https://u:p@proxy:1"), id="proxy-slash"),
     pytest.param("proxy", "socks5h://u:p%40@[::1]:1", Secret("socks5h://u:p%40@[::1]:1"), id="proxy-socks"),
+    pytest.param("endpoints", "east.example.com", (Endpoint("https://east.example.com"),), id="endpoint"),
+    pytest.param(
+        "endpoints",
+        f"{EAST}/openai/deployments/d/chat/completions?api-version=2024-06-01 , '{EAST}:8443/', <https://w.example.com>,",
+        (Endpoint(EAST, "d", "2024-06-01"), Endpoint(f"{EAST}:8443"), Endpoint("https://w.example.com")),
+        id="endpoints",
+    ),
     pytest.param("host", "[::1]", "[::1]", id="host-ipv6"),
     pytest.param("deployment_name", "my gpt", "my gpt", id="deployment-with-space"),
     pytest.param("log_level_name", "Warning", "warning", id="log-level"),
@@ -115,6 +125,16 @@ BAD = [
     pytest.param("proxy", "http://proxy#x", "no URL of a proxy", id="proxy-fragment"),
     pytest.param("proxy", "http://proxy:x", "its port is no port", id="proxy-port"),
     pytest.param("proxy", "socks5://proxy", "it names no port", id="proxy-socks"),
+    pytest.param("endpoints", "my-resource", "a resource's name, not its URL", id="endpoint-word"),
+    pytest.param("endpoints", f"{EAST},my-resource", "URL 2: a resource's name, not its URL", id="endpoints-word"),
+    pytest.param("endpoints", ",", "it lists nothing", id="endpoints-none"),
+    pytest.param("endpoints", f"{EAST},{EAST}/", "URL 2 is a resource that it lists already", id="endpoints-twice"),
+    pytest.param(
+        "endpoints",
+        f"{EAST},https://w.example.com,{EAST}/openai/deployments/d/chat/completions",
+        "URL 3 is a resource that it lists already",
+        id="endpoints-twice-with-deployment",
+    ),
     pytest.param("host", "a b", NO_ADDRESS, id="host-space"),
     pytest.param("deployment_name", "a/../b", "no deployment is called so", id="deployment-path"),
     pytest.param("stop", "[", "Input data was truncated", id="stop-broken"),
@@ -138,7 +158,7 @@ def test_bad(parser: str, text: str, reason: str) -> None:
 
 def test_every_parser_of_ours_is_in_a_table() -> None:
     """The tables here and in the tests of settings try all parsers."""
-    elsewhere = {"endpoint", "api_version", "key", "readable_file"}
+    elsewhere = {"api_version", "key", "readable_file"}
     assert {str(param.values[0]) for param in (*GOOD, *BAD)} | elsewhere == set(PARSERS)
 
 
@@ -156,6 +176,10 @@ def test_mapper_keeps_its_order() -> None:
         pytest.param("https://a.example.com?key=k", "https://a.example.com***", id="query"),
         pytest.param("https://a.example.com#k\nk", "https://a.example.com***", id="fragment-of-two-lines"),
         pytest.param("0123456789abcdef0123456789abcdef", "***", id="like-a-key"),
+        pytest.param("https://a.example.com, 0123456789abcdef0123456789abcdef", "***", id="like-a-key-in-a-list"),
+        pytest.param(
+            "https://a.example.com,https://b.example.com", "https://a.example.com,https://b.example.com", id="list"
+        ),
     ],
 )
 def test_what_may_be_shown(text: str, shown: str) -> None:

@@ -69,10 +69,10 @@ def test_defaults(read: Read) -> None:
         allow_ips=(),
         deny_ips=(),
         cors_origins=(),
-        endpoint=None,
+        endpoints=(),
         deployment_name=None,
         api_version="2024-10-21",
-        key=None,
+        keys=(),
         model_mapper=(),
         unknown_model="pass",
         config_file=None,
@@ -172,10 +172,10 @@ def test_every_setting_is_read(read: Read, tmp_path: Path, monkeypatch: pytest.M
         allow_ips=(ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
         deny_ips=(ipaddress.ip_network("10.0.0.7"),),
         cors_origins=("https://chat.example.com",),
-        endpoint=Endpoint(AZURE),
+        endpoints=(Endpoint(AZURE, "my-gpt", "2025-04-01-preview"),),
         deployment_name="my-gpt",
         api_version="2025-04-01-preview",
-        key=Secret("0123456789abcdef"),
+        keys=(Secret("0123456789abcdef"),),
         model_mapper=(("gpt-4o", "east"), ("gpt-4o-mini", "small")),
         unknown_model="reject",
         config_file=Path("config.yaml"),
@@ -257,7 +257,7 @@ def test_environment_and_file(read: Read, environ: dict[str, str], port: int) ->
 )
 def test_file_forms(read: Read, text: str, key: str | None) -> None:
     """The `.env` file may have the forms that editors and shells leave in it."""
-    assert read(text).key == (None if key is None else Secret(key))
+    assert read(text).keys == (() if key is None else (Secret(key),))
 
 
 def test_file_leaves_the_process_alone(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ BAD_VALUES = [
     pytest.param(
         "ENDPOINT",
         "my-resource",
-        "an http(s) URL such as https://my-resource.openai.azure.com, without user name or password",
+        "http(s) URLs such as https://my-resource.openai.azure.com, without user name or password, separated by commas",
         id="ENDPOINT",
     ),
     pytest.param("DEPLOYMENT_NAME", "..", "the name of a deployment", id="DEPLOYMENT_NAME"),
@@ -595,6 +595,106 @@ def test_deployment_and_version(read: Read, environ: dict[str, str], deployment:
     assert (settings.deployment_name, settings.api_version) == (deployment, version)
 
 
+WEST = "https://west.openai.azure.com"
+WEST_URL = f"{WEST}/openai/deployments/w/chat/completions?api-version=2025-04-01-preview"
+
+
+@pytest.mark.parametrize(
+    ("environ", "endpoints"),
+    [
+        pytest.param({}, ((AZURE, None, "2024-10-21"), (WEST, None, "2024-10-21")), id="neither"),
+        pytest.param(
+            {"ENDPOINT": f"{DEPLOYMENT_URL},{WEST_URL}"},
+            ((AZURE, "d", "2024-06-01"), (WEST, "w", "2025-04-01-preview")),
+            id="each-its-own",
+        ),
+        pytest.param(
+            {"ENDPOINT": f"{DEPLOYMENT_URL},{WEST_URL}", "DEPLOYMENT_NAME": "x", "API_VERSION": "v1"},
+            ((AZURE, "x", "v1"), (WEST, "x", "v1")),
+            id="settings-win-for-all",
+        ),
+        pytest.param(
+            {"ENDPOINT": f"{DEPLOYMENT_URL},{WEST}"},
+            ((AZURE, "d", "2024-06-01"), (WEST, "d", "2024-06-01")),
+            id="said-by-the-first",
+        ),
+        pytest.param(
+            {"ENDPOINT": f"{AZURE},{WEST_URL}"},
+            ((AZURE, "w", "2025-04-01-preview"), (WEST, "w", "2025-04-01-preview")),
+            id="said-by-the-second",
+        ),
+        pytest.param(
+            {"ENDPOINT": f"{AZURE}/openai/v1,{WEST_URL}"},
+            ((AZURE, "w", "v1"), (WEST, "w", "2025-04-01-preview")),
+            id="said-by-one-each",
+        ),
+    ],
+)
+def test_several_endpoints(
+    read: Read, environ: dict[str, str], endpoints: tuple[tuple[str, str | None, str], ...]
+) -> None:
+    """Each endpoint has its URL's deployment and version; what it leaves out another says, and the settings win."""
+    settings = read(**{"ENDPOINT": f"{AZURE}, {WEST}", **environ})
+    assert settings.endpoints == tuple(Endpoint(*endpoint) for endpoint in endpoints)
+    assert settings.endpoint == settings.endpoints[0]
+    assert settings.upstream_urls["ENDPOINT"] == [AZURE, WEST]
+    assert settings.upstream == "azure"
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected", "lends_key"),
+    [
+        pytest.param("", (), False, id="callers-own"),
+        pytest.param("k", (Secret("k"),), True, id="one-for-all"),
+        pytest.param("k1, k2", (Secret("k1"), Secret("k2")), True, id="one-each"),
+        pytest.param("k,k", (Secret("k"), Secret("k")), True, id="one-each-alike"),
+    ],
+)
+def test_keys_of_several_endpoints(read: Read, keys: str, expected: tuple[Secret, ...], lends_key: bool) -> None:
+    """Several endpoints have a key each, one for all of them, or the callers' own."""
+    settings = read(ENDPOINT=f"{AZURE},{WEST}", KEY=keys)
+    assert (settings.keys, settings.lends_key) == (expected, lends_key)
+
+
+@pytest.mark.parametrize(
+    ("environ", "problem"),
+    [
+        pytest.param({"ENDPOINT": AZURE, "KEY": "S1,S2"}, "KEY has 2 keys and ENDPOINT has 1 URL;", id="one-endpoint"),
+        pytest.param(
+            {"ENDPOINT": f"{AZURE},{WEST}", "KEY": "S1,S2,S3"}, "KEY has 3 keys and ENDPOINT has 2 URLs;", id="too-many"
+        ),
+        pytest.param(
+            {"ENDPOINT": f"{AZURE},{WEST},https://n.example.com", "KEY": "S1,S2"},
+            "KEY has 2 keys and ENDPOINT has 3 URLs;",
+            id="too-few",
+        ),
+        pytest.param({"KEY": "S1,S2"}, "KEY has 2 keys and ENDPOINT has 0 URLs;", id="no-endpoint"),
+        pytest.param(
+            {"AZURE_OPENAI_ENDPOINT": AZURE, "AZURE_OPENAI_API_KEY": "S1,S2"},
+            "AZURE_OPENAI_API_KEY has 2 keys and AZURE_OPENAI_ENDPOINT has 1 URL;",
+            id="other-names",
+        ),
+    ],
+)
+def test_keys_that_belong_to_no_endpoint(problems: Problems, environ: dict[str, str], problem: str) -> None:
+    """Other numbers of keys are refused with both names and both numbers."""
+    assert problems(**environ) == (f"{problem} it takes one key for all of them, or one for each",)
+
+
+def test_same_endpoint_twice(problems: Problems) -> None:
+    """A resource that is listed twice is a slip, or two deployments of one, for which there is the config file."""
+    (problem,) = problems(ENDPOINT=f"{AZURE},{WEST},{AZURE}/")
+    assert problem.startswith(f'ENDPOINT is "{AZURE},{WEST},{AZURE}/" (URL 3 is a resource that it lists already); it')
+
+
+def test_every_endpoint_is_looked_at(problems: Problems, read: Read) -> None:
+    """This server itself, and a key that travels unencrypted, are found at any place of the list."""
+    (problem,) = problems(ENDPOINT=f"{AZURE},http://localhost:8080")
+    assert problem.startswith("ENDPOINT is this server itself, at port 8080")
+    warnings = read(ENDPOINT=f"{AZURE},http://a.example.com", DEPLOYMENT_NAME="d").warnings
+    assert warnings == (f"a.example.com of {UNENCRYPTED}",)
+
+
 @pytest.mark.parametrize(
     ("file", "environ", "warnings"),
     [
@@ -702,9 +802,9 @@ def test_settings_are_frozen(read: Read) -> None:
 def test_repr_hides_the_key(read: Read) -> None:
     """The key appears neither in the settings' text nor in the secret's own; `reveal` gives it."""
     settings = read(KEY="SECRET")
-    assert settings.key is not None
-    assert "SECRET" not in f"{settings} {settings!r} {settings.key} {settings.key!r}"
-    assert settings.key.reveal() == "SECRET"
+    (key,) = settings.keys
+    assert "SECRET" not in f"{settings} {settings!r} {key} {key!r}"
+    assert key.reveal() == "SECRET"
 
 
 def test_file_that_is_not_utf_8(read: Read) -> None:

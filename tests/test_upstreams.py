@@ -48,6 +48,41 @@ def test_azure(environ: dict[str, str], model: str | None, expected: list[Deploy
     assert list(tables[MAIN].group(model)) == expected
 
 
+FAR = "https://far.openai.azure.com"
+BOTH = {"ENDPOINT": f"{AZURE},{FAR}", "KEY": "k1,k2"}
+
+
+def at_both(name: str, keys: tuple[str | None, str | None] = ("k1", "k2"), version: str = "2024-10-21") -> object:
+    """A deployment's name at both of the endpoints."""
+    return [deployment(name, AZURE, version, keys[0]), deployment(name, FAR, version, keys[1])]
+
+
+@pytest.mark.parametrize(
+    ("environ", "model", "expected"),
+    [
+        pytest.param({"DEPLOYMENT_NAME": "d"}, None, at_both("d"), id="default"),
+        pytest.param({"DEPLOYMENT_NAME": "d"}, "d", at_both("d"), id="default-by-its-name"),
+        pytest.param({}, "e", at_both("e"), id="unmapped"),
+        pytest.param({"KEY": "k"}, "e", at_both("e", ("k", "k")), id="one-key"),
+        pytest.param({"KEY": ""}, "e", at_both("e", (None, None)), id="no-key"),
+        pytest.param({"MODEL_MAPPER": "gpt=x", "API_VERSION": "v1"}, "gpt", at_both("x", version="v1"), id="mapped"),
+        pytest.param(
+            {"UNKNOWN_MODEL": "default", "DEPLOYMENT_NAME": "d"}, "e", at_both("d"), id="unknown-is-the-default"
+        ),
+        pytest.param(
+            {"ENDPOINT": f"{AZURE}/openai/deployments/a/x?api-version=2024-06-01,{FAR}/openai/v1?model=b"},
+            None,
+            [deployment("a", AZURE, "2024-06-01", "k1"), deployment("b", FAR, "v1", "k2")],
+            id="each-its-own-deployment-and-version",
+        ),
+    ],
+)
+def test_several_endpoints(environ: dict[str, str], model: str | None, expected: object) -> None:
+    """All of ENDPOINT's answer in each other's place, each with its own key."""
+    table = upstreams(load({**BOTH, **environ}, NO_FILE))[MAIN]
+    assert list(table.group(model)) == expected
+
+
 def test_emulator() -> None:
     """Without an upstream the emulator answers, and lists what it has."""
     tables = upstreams(load({}, NO_FILE), EMULATOR, ["gpt-4o", "embed"])
@@ -181,6 +216,63 @@ def test_what_the_file_leaves_out(tmp_path: Path, row: str, expected: Deployment
     (tmp_path / "c.yaml").write_text(f"deployments: [{row}]")
     environ = {"ENDPOINT": AZURE, "KEY": "k", "CONFIG_FILE": str(tmp_path / "c.yaml")}
     assert list(upstreams(load(environ, NO_FILE))[MAIN].group("x")) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param("{name: x}", at_both("x"), id="all-of-it"),
+        pytest.param("{name: x, models: [m, x]}", at_both("x"), id="models"),
+        pytest.param("{name: x, api_version: v1, key: own}", at_both("x", ("own", "own"), "v1"), id="own-words"),
+        pytest.param(
+            f"{{name: x, endpoint: '{FAR}'}}", [deployment("x", FAR, key="k2")], id="one-of-them-with-its-key"
+        ),
+        pytest.param(
+            "{name: x, endpoint: 'https://s.openai.azure.com'}",
+            [deployment("x", "https://s.openai.azure.com", key=None)],
+            id="another",
+        ),
+        pytest.param(
+            "{name: x, priority: 1, weight: 2, max_in_flight: 3}",
+            [
+                Deployment("x", AZURE, "2024-10-21", Secret("k1"), "azure", 1, 2.0, 3),
+                Deployment("x", FAR, "2024-10-21", Secret("k2"), "azure", 1, 2.0, 3),
+            ],
+            id="share-applies-to-each",
+        ),
+    ],
+)
+def test_entry_beside_several_endpoints(tmp_path: Path, row: str, expected: object) -> None:
+    """An entry without an endpoint of its own is at each of ENDPOINT's."""
+    (tmp_path / "c.yaml").write_text(f"deployments: [{row}]")
+    given = {**BOTH, "CONFIG_FILE": str(tmp_path / "c.yaml"), "MODEL_MAPPER": "mapped=x"}
+    table = upstreams(load(given, NO_FILE))[MAIN]
+    assert list(table.group("x")) == list(table.group("mapped")) == expected
+
+
+def test_entry_has_the_version_of_its_endpoint(tmp_path: Path) -> None:
+    """An entry at one of ENDPOINT's resources is asked in the version that this one's URL says."""
+    (tmp_path / "c.yaml").write_text(f"deployments: [{{name: x, endpoint: '{FAR}'}}, {{name: y}}]")
+    given = {"ENDPOINT": f"{AZURE}?api-version=2024-06-01,{FAR}/openai/v1", "CONFIG_FILE": str(tmp_path / "c.yaml")}
+    table = upstreams(load(given, NO_FILE))[MAIN]
+    assert [one.api_version for one in table.group("x")] == ["v1"]
+    assert [one.api_version for one in table.group("y")] == ["2024-06-01", "v1"]
+
+
+def test_mapped_to_a_name_at_two_resources(tmp_path: Path) -> None:
+    """A model that is mapped to a deployment's name gets all of the file that are called so."""
+    (tmp_path / "c.yaml").write_text(f"deployments: [{{name: x, endpoint: '{AZURE}'}}, {{name: x, endpoint: '{FAR}'}}]")
+    given = {"CONFIG_FILE": str(tmp_path / "c.yaml"), "KEY": "k", "MODEL_MAPPER": "m=x"}
+    assert [one.base_url for one in upstreams(load(given, NO_FILE))[MAIN].group("m")] == [AZURE, FAR]
+
+
+def test_entry_at_a_server_under_several_keys(tmp_path: Path) -> None:
+    """Without an endpoint of its own an entry is at the server once for each key; with a key of its own once."""
+    (tmp_path / "c.yaml").write_text("deployments: [{name: x}, {name: y, key: own}]")
+    given = {"UPSTREAM": "openai", "OPENAI_BASE_URL": "http://h:1", "OPENAI_API_KEY": "k1,k2"}
+    table = upstreams(load({**given, "CONFIG_FILE": str(tmp_path / "c.yaml")}, NO_FILE))[MAIN]
+    assert list(table.group("x")) == [server("http://h:1", "k1", name="x"), server("http://h:1", "k2", name="x")]
+    assert list(table.group("y")) == [server("http://h:1", "own", name="y")]
 
 
 @pytest.mark.parametrize(

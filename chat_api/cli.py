@@ -121,6 +121,7 @@ def shown(settings: Settings, name: str) -> str:
     derived = {
         "ENDPOINT": [endpoint.base_url for endpoint in settings.endpoints],
         "KEY": ["***" for _ in settings.keys],
+        "MODEL_FALLBACK": [f"{model}={other}" for model, other in settings.fallbacks.items()],
         "OPENAI_BASE_URL": [server.root for server in settings.openai],
         "OPENAI_ROUTE_PREFIX": [server.prefix or "/" for server in settings.openai],
         "OPENAI_API_KEY": ["***" for server in settings.openai[:1] for _ in server.keys],

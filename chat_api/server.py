@@ -185,6 +185,7 @@ def answering(settings: Settings, upstream: str) -> list[str]:
         version = f", API {number}" if number and row.kind == "azure" else ""
         lines.append(f"  {', '.join(row.models)}: {row.name} at {where}{version}")
     lines += [f"  {model}: {name}" for model, name in settings.model_mapper]
+    lines += [f"  {model} falls back on {other}" for model, other in settings.fallbacks.items()]
     lines += [f"  {one.prefix}/: {one.root}" for one in (*settings.openai, *settings.extra) if one.prefix]
     if settings.client_keys:
         lines.append(f"Callers present one of {len(settings.client_keys)} client keys.")

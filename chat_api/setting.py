@@ -9,6 +9,8 @@ from environs import validate
 FLAG = "true or false"
 COUNT = "a whole number from 1"
 SECONDS = "a number of seconds above 0"
+SECONDS_FROM_0 = "a number of seconds from 0"
+KEY = "a key of visible ASCII characters without spaces"
 KEYS = "keys of visible ASCII characters without spaces, separated by commas"
 
 

@@ -74,6 +74,8 @@ def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[s
         problems.append(({"LISTEN", "HOST", *involved}, text))
     problems += _loops(settings, names)
     problems += _unpaired_keys(settings, names)
+    problems += _shared_operator_key(settings, values, names)
+    problems += _fallback_conflicts(settings, values)
     unpaired = False
     for urls, prefixes in (("OPENAI_BASE_URL", "OPENAI_ROUTE_PREFIX"), ("EXTRA_BASE_URL", "EXTRA_ROUTE_PREFIX")):
         count, expected = len(values[prefixes] or ()), len(values[urls] or ())
@@ -97,6 +99,70 @@ def _unpaired_keys(settings: Settings, names: Mapping[str, str]) -> list[tuple[s
     has = f"{urls} URL" if urls == 1 else f"{urls} URLs"
     text = f"{key} has {keys} keys and {endpoint} has {has}; it takes one key for all of them, or one for each"
     return [({"KEY", "ENDPOINT"}, text)]
+
+
+def _shared_operator_key(
+    settings: Settings, values: Mapping[str, Any], names: Mapping[str, str]
+) -> list[tuple[set[str], str]]:
+    """A key of operators that others have as well."""
+    keys = {name: values[name] or () for name in ("CLIENT_KEYS", "KEY", "OPENAI_API_KEY")}
+    keys["CONFIG_FILE"] = tuple(row.key for row in settings.config.deployments if row.key)
+    return [
+        (
+            {"OPERATOR_KEY", name},
+            f"OPERATOR_KEY is a key of {names.get(name, name)} as well; it takes one that nobody else has",
+        )
+        for name in keys
+        if settings.operator_key in keys[name]
+    ]
+
+
+def _fallback_conflicts(settings: Settings, values: Mapping[str, Any]) -> list[tuple[set[str], str]]:
+    """Models that fall back on themselves, on two others, or on one that is not served."""
+    involved = {"MODEL_FALLBACK", "CONFIG_FILE"}
+    own, file = dict(values["MODEL_FALLBACK"] or ()), dict(settings.config.fallbacks)
+    problems = [
+        f"MODEL_FALLBACK has {model}={own[model]} and the config file's fallbacks have {model}: {file[model]}; "
+        "keep one of them"
+        for model in own
+        if file.get(model, own[model]) != own[model]
+    ]
+    for circle in _circles(settings.fallbacks):
+        pairs = ", ".join(f"{model}={settings.fallbacks[model]}" for model in circle)
+        whose = "MODEL_FALLBACK" if any(model in own for model in circle) else "fallbacks of the config file"
+        problems.append(f"{whose}: {pairs} goes in a circle; it takes a model that does not lead back")
+    found = [(involved, problem) for problem in problems]
+    if settings.unknown_model != "reject" or settings.upstream == "emulator":  # which has models of its own
+        return found
+    served = _served(settings)
+    for model in dict.fromkeys(name for pair in settings.fallbacks.items() for name in pair if name not in served):
+        has_it = any(model in pair for pair in own.items())
+        whose = "MODEL_FALLBACK" if has_it else "fallbacks of the config file"
+        takes = ", ".join(served) or "none"
+        text = f'{whose}: model "{model}" is served nowhere, and UNKNOWN_MODEL is reject; it takes {takes}'
+        found.append((involved | {"MODEL_MAPPER", "UNKNOWN_MODEL", "DEPLOYMENT_NAME", *_UPSTREAM_SETTINGS}, text))
+    return found
+
+
+def _circles(fallbacks: Mapping[str, str]) -> list[list[str]]:
+    """The models that fall back on themselves, by way of others or not; each circle once."""
+    circles: list[list[str]] = []
+    for start in fallbacks:
+        way, model = [start], fallbacks[start]
+        while model in fallbacks and model not in way:
+            way.append(model)
+            model = fallbacks[model]
+        if model == start and not any(start in circle for circle in circles):
+            circles.append(way)
+    return circles
+
+
+def _served(settings: Settings) -> list[str]:
+    """The models and deployments that have a place, in the order in which they were written."""
+    rows = [name for row in settings.config.deployments for name in (*row.models, row.name)]
+    mapped = [name for pair in settings.model_mapper for name in pair]
+    default = [settings.deployment_name, *(one.deployment for one in settings.endpoints)]
+    return list(dict.fromkeys(name for name in (*rows, *mapped, *default) if name))
 
 
 def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:

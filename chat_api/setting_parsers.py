@@ -139,14 +139,22 @@ def _parse_origins(text: str) -> tuple[str, ...]:
 
 def parse_model_mapper(text: str) -> tuple[tuple[str, str], ...]:
     """The pairs of a list such as `gpt-4o=east,gpt-4o-mini=small`."""
+    return _pairs(text, "model=deployment", "is mapped twice")
+
+
+def _parse_model_fallback(text: str) -> tuple[tuple[str, str], ...]:
+    return _pairs(text, "model=model", "falls back twice")
+
+
+def _pairs(text: str, form: str, twice: str) -> tuple[tuple[str, str], ...]:
     pairs: list[tuple[str, str]] = []
     for item in listed(text):
-        model, equals, deployment = (part.strip() for part in item.partition("="))
-        if not (model and equals) or not is_deployment_name(deployment):
-            raise ValueError(f'"{item}" is no pair of model=deployment')
+        model, equals, other = (part.strip() for part in item.partition("="))
+        if not (model and equals) or not is_deployment_name(other):
+            raise ValueError(f'"{item}" is no pair of {form}')
         if any(model == known for known, _ in pairs):
-            raise ValueError(f'model "{model}" is mapped twice')
-        pairs.append((model, deployment))
+            raise ValueError(f'model "{model}" {twice}')
+        pairs.append((model, other))
     return tuple(pairs)
 
 
@@ -190,6 +198,7 @@ PARSERS = {
     "networks": _parse_networks,
     "origins": _parse_origins,
     "model_mapper": parse_model_mapper,
+    "model_fallback": _parse_model_fallback,
     "unknown_model": _choice(*UNKNOWN_MODEL),
     "upstream": _choice(*UPSTREAMS),
     "urls": _parse_urls,

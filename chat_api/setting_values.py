@@ -31,6 +31,7 @@ class Settings:
     ssl_cert: Path | None
     ssl_key: Path | None
     client_keys: tuple[Secret, ...]
+    operator_key: Secret | None
     allow_anonymous: bool
     allow_ips: tuple[Network, ...]
     deny_ips: tuple[Network, ...]
@@ -41,8 +42,12 @@ class Settings:
     keys: tuple[Secret, ...]  # of the endpoints: none, one for all, or one for each
     model_mapper: tuple[tuple[str, str], ...]
     unknown_model: str
+    fallbacks: Mapping[str, str]  # model -> the model that answers when none of its deployments can
     config_file: Path | None
     config: Config
+    max_attempts: int
+    retry_wait: float
+    hedge_after: float
     openai: tuple[Server, ...]  # OpenAI-compatible servers; the first is the main upstream, unless Azure is
     extra: tuple[Server, ...]
     upstream: str  # "azure", "openai" or "emulator": who answers at /v1
@@ -57,6 +62,7 @@ class Settings:
     headers_timeout: float
     body_timeout: float
     reader_timeout: float
+    drain_wait: float
     drain_timeout: int
     max_body_bytes: int
     max_upload_bytes: int

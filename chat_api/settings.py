@@ -19,7 +19,7 @@ from chat_api.environment import SETTING_OF, Environment
 from chat_api.setting_checks import conflicts_of, misspellings, warnings_of
 from chat_api.setting_parsers import PARSERS, reason_for
 from chat_api.setting_values import Server, Settings
-from chat_api.settings_table import CALLERS, DEFAULTS, LIMITS, MODELS, PROXY_FORM, SERVER
+from chat_api.settings_table import CALLERS, DEFAULTS, LIMITS, MODELS, PROXY_FORM, SERVER, SEVERAL
 from chat_api.types import Proxies, Secret
 
 __all__ = ["ENV_FILE", "Server", "Settings", "SettingsError", "load"]
@@ -99,7 +99,7 @@ def _read_config(values: dict[str, Any], env_file: Path) -> Config:
         config = read_config(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if named and not config.deployments:
+    if named and not (config.deployments or config.fallbacks):
         raise ValueError(f"{path}: it has no deployments; config.example.yaml shows some")
     values["CONFIG_FILE"] = path
     return config
@@ -115,15 +115,17 @@ def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implie
         servers = tuple(server for server in servers if server.prefix)
     elif not servers:
         servers = _servers((OPENAI,), values["OPENAI_ROUTE_PREFIX"], values["OPENAI_API_KEY"])
-    plain = {row.name.lower(): values[row.name] for row in (*SERVER, *CALLERS, *MODELS, *LIMITS)}
+    plain = {row.name.lower(): values[row.name] for row in (*SERVER, *CALLERS, *MODELS, *SEVERAL, *LIMITS)}
     listen = plain.pop("listen")
     if listen:
         plain["host"], port = listen
         plain |= {"http_port": port, "https_port": port}
     lists = ("client_keys", "allow_ips", "deny_ips", "model_mapper", "cors_origins")
     plain |= {name: plain[name] or () for name in lists}
+    fallbacks = dict((*config.fallbacks, *(plain.pop("model_fallback") or ())))
     settings = Settings(
         **plain,
+        fallbacks=MappingProxyType(fallbacks),
         endpoints=endpoints,
         deployment_name=default.deployment,
         api_version=default.api_version or DEFAULT_API_VERSION,

@@ -1,7 +1,7 @@
 """The settings of the server itself: where it listens, who may call, what a request leaves out, limits and logging."""
 
 from chat_api.fields import FIELDS
-from chat_api.setting import ABOVE_0, COUNT, FLAG, KEYS, SECONDS, Setting, between
+from chat_api.setting import ABOVE_0, COUNT, FLAG, KEY, KEYS, SECONDS, SECONDS_FROM_0, Setting, between
 from chat_api.setting_parsers import LOG_LEVELS
 
 _PORT = "a port number from 0 to 65535 (0 takes a free one)"
@@ -33,6 +33,14 @@ CALLERS = (
         "Keys that callers present to use the server's own. Unset: whoever reaches the server uses them.",
         secret=True,
         aliases=("FORWARD_KEY",),
+    ),
+    Setting(
+        "OPERATOR_KEY",
+        "key",
+        None,
+        KEY,
+        "Key with which operators read `/status` from elsewhere than this machine.",
+        secret=True,
     ),
     Setting(
         "ALLOW_ANONYMOUS",
@@ -102,6 +110,15 @@ LIMITS = (
     Setting("HEADERS_TIMEOUT", "float", 10, SECONDS, "Seconds a client gets to send the head of a request.", ABOVE_0),
     Setting("BODY_TIMEOUT", "float", 30, SECONDS, "Seconds of silence within a request's body.", ABOVE_0),
     Setting("READER_TIMEOUT", "float", 120, SECONDS, "Seconds a client may take nothing of its answer.", ABOVE_0),
+    Setting(
+        "DRAIN_WAIT",
+        "float",
+        0,
+        SECONDS_FROM_0,
+        "Seconds after SIGTERM in which `/ready` already fails while new calls are still taken, so that a load "
+        "balancer can turn away first.",
+        between(0),
+    ),
     Setting(
         "DRAIN_TIMEOUT",
         "int",

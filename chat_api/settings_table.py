@@ -5,15 +5,16 @@
 
 from chat_api.setting import Setting
 from chat_api.settings_serving import CALLERS, DEFAULTS, LIMITS, SERVER
-from chat_api.settings_upstream import AZURE, MODELS, OTHERS, PROXY_FORM
+from chat_api.settings_upstream import AZURE, MODELS, OTHERS, PROXY_FORM, SEVERAL
 
-__all__ = ["CALLERS", "DEFAULTS", "GROUPS", "LIMITS", "MODELS", "PROXY_FORM", "SERVER", "TABLE", "Setting"]
+__all__ = ["CALLERS", "DEFAULTS", "GROUPS", "LIMITS", "MODELS", "PROXY_FORM", "SERVER", "SEVERAL", "TABLE", "Setting"]
 
 GROUPS = {
     "Where to listen": SERVER,
     "Who may call": CALLERS,
     "Azure OpenAI": AZURE,
     "Models": MODELS,
+    "Several deployments": SEVERAL,
     "Other upstreams and proxies": OTHERS,
     "Defaults for what a request leaves out": DEFAULTS,
     "Limits and logging": LIMITS,

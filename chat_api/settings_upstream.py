@@ -1,7 +1,7 @@
 """The settings of the way upstream: Azure, the models, other servers and proxies."""
 
 from chat_api.azure_url import API_VERSION_FORM, DEFAULT_API_VERSION, ENDPOINTS_FORM
-from chat_api.setting import KEYS, Setting
+from chat_api.setting import COUNT, KEYS, SECONDS_FROM_0, Setting, between
 from chat_api.setting_parsers import UNKNOWN_MODEL, UPSTREAMS
 
 PROXY_FORM = "a URL such as http://127.0.0.1:3128 or socks5://user:password@127.0.0.1:1080"
@@ -63,12 +63,40 @@ MODELS = (
         "`DEPLOYMENT_NAME`, `reject` refuses it.",
     ),
     Setting(
+        "MODEL_FALLBACK",
+        "model_fallback",
+        None,
+        "pairs of model=model, separated by commas",
+        "Which model answers when none of a model's deployments can.",
+    ),
+    Setting(
         "CONFIG_FILE",
         "readable_file",
         None,
         "the path of a readable YAML file",
         "Deployments with an endpoint, key and version each; see `config.example.yaml`. Unset: `config.yaml` beside "
         "`.env`, where no `ENDPOINT` is set.",
+    ),
+)
+SEVERAL = (
+    Setting("MAX_ATTEMPTS", "int", 5, COUNT, "How many deployments are asked for one call, at most.", between(1)),
+    Setting(
+        "RETRY_WAIT",
+        "float",
+        0,
+        SECONDS_FROM_0,
+        "Seconds that a call may wait for its only deployment, if that throttles or cannot be reached, before it is "
+        "asked again; 0 for never.",
+        between(0),
+    ),
+    Setting(
+        "HEDGE_AFTER",
+        "float",
+        0,
+        SECONDS_FROM_0,
+        "Seconds without an answer after which a second deployment is asked as well, the first answer counting; 0 for "
+        "never.",
+        between(0),
     ),
 )
 OTHERS = (

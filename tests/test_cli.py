@@ -20,6 +20,10 @@ EAST, WEST = "https://east.openai.azure.com", "https://west.openai.azure.com"
         pytest.param({"ENDPOINT": EAST, "KEY": "SECRET"}, "KEY", "***", id="key"),
         pytest.param({"ENDPOINT": f"{EAST},{WEST}", "KEY": "SECRET"}, "KEY", "***", id="key-for-all"),
         pytest.param({"ENDPOINT": f"{EAST},{WEST}", "KEY": "SECRET1,SECRET2"}, "KEY", "***,***", id="keys"),
+        pytest.param({"OPERATOR_KEY": "SECRET"}, "OPERATOR_KEY", "***", id="operator-key"),
+        pytest.param({}, "MODEL_FALLBACK", "", id="no-fallback"),
+        pytest.param({"MODEL_FALLBACK": "a=b, b=c"}, "MODEL_FALLBACK", "a=b,b=c", id="fallbacks"),
+        pytest.param({"RETRY_WAIT": "1.50"}, "RETRY_WAIT", "1.5", id="seconds"),
     ],
 )
 def test_shown(environ: dict[str, str], name: str, expected: str) -> None:

@@ -218,3 +218,9 @@ def test_banner_says_where_entries_without_an_endpoint_are(tmp_path: Path, endpo
     (tmp_path / "c.yaml").write_text("deployments: [{name: a}, {name: b, api_version: v1}]")
     settings = load({"ENDPOINT": endpoint, "CONFIG_FILE": str(tmp_path / "c.yaml")}, tmp_path / ".env")
     assert answering(settings, "http://up")[-2:] == lines
+
+
+def test_banner_says_which_model_falls_back_on_which() -> None:
+    """Fallbacks stand among the models."""
+    settings = load({**AZURE, "MODEL_FALLBACK": "gpt-4o=d", "MODEL_MAPPER": "gpt-4o=e"}, Path("/none/.env"))
+    assert answering(settings, "http://up")[-2:] == ["  gpt-4o: e", "  gpt-4o falls back on d"]

@@ -65,6 +65,7 @@ def test_defaults(read: Read) -> None:
         ssl_cert=None,
         ssl_key=None,
         client_keys=(),
+        operator_key=None,
         allow_anonymous=False,
         allow_ips=(),
         deny_ips=(),
@@ -75,8 +76,12 @@ def test_defaults(read: Read) -> None:
         keys=(),
         model_mapper=(),
         unknown_model="pass",
+        fallbacks={},
         config_file=None,
         config=Config((), "/v1"),
+        max_attempts=5,
+        retry_wait=0,
+        hedge_after=0,
         openai=(),
         extra=(),
         upstream="emulator",
@@ -91,6 +96,7 @@ def test_defaults(read: Read) -> None:
         headers_timeout=10,
         body_timeout=30,
         reader_timeout=120,
+        drain_wait=0,
         drain_timeout=30,
         max_body_bytes=33554432,
         max_upload_bytes=536870912,
@@ -107,6 +113,7 @@ GOOD_VALUES = {
     "SSL_CERT": "cert.pem",
     "SSL_KEY": "key.pem",
     "CLIENT_KEYS": "client-1, client-2",
+    "OPERATOR_KEY": "operator-1",
     "ALLOW_ANONYMOUS": "on",
     "ALLOW_IPS": "10.0.0.0/8,::1",
     "DENY_IPS": "10.0.0.7",
@@ -117,7 +124,11 @@ GOOD_VALUES = {
     "KEY": "0123456789abcdef",
     "MODEL_MAPPER": "gpt-4o=east,gpt-4o-mini=small",
     "UNKNOWN_MODEL": "Reject",
+    "MODEL_FALLBACK": "gpt-4o=gpt-4o-mini,gpt-4o-mini=west",
     "CONFIG_FILE": "config.yaml",
+    "MAX_ATTEMPTS": "1",
+    "RETRY_WAIT": "1.5",
+    "HEDGE_AFTER": "10",
     "UPSTREAM": "azure",
     "OPENAI_BASE_URL": "https://api.openai.com/v1,http://127.0.0.1:8000",
     "OPENAI_ROUTE_PREFIX": "/openai,vllm/",
@@ -144,6 +155,7 @@ GOOD_VALUES = {
     "HEADERS_TIMEOUT": "1",
     "BODY_TIMEOUT": "2",
     "READER_TIMEOUT": "3.5",
+    "DRAIN_WAIT": "2.5",
     "DRAIN_TIMEOUT": "0",
     "MAX_BODY_BYTES": "1",
     "MAX_UPLOAD_BYTES": "2",
@@ -168,6 +180,7 @@ def test_every_setting_is_read(read: Read, tmp_path: Path, monkeypatch: pytest.M
         ssl_cert=Path("cert.pem"),
         ssl_key=Path("key.pem"),
         client_keys=(Secret("client-1"), Secret("client-2")),
+        operator_key=Secret("operator-1"),
         allow_anonymous=True,
         allow_ips=(ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
         deny_ips=(ipaddress.ip_network("10.0.0.7"),),
@@ -178,8 +191,12 @@ def test_every_setting_is_read(read: Read, tmp_path: Path, monkeypatch: pytest.M
         keys=(Secret("0123456789abcdef"),),
         model_mapper=(("gpt-4o", "east"), ("gpt-4o-mini", "small")),
         unknown_model="reject",
+        fallbacks={"gpt-4o": "gpt-4o-mini", "gpt-4o-mini": "west"},
         config_file=Path("config.yaml"),
         config=Config((ConfiguredDeployment("west", ("west",)),)),
+        max_attempts=1,
+        retry_wait=1.5,
+        hedge_after=10.0,
         openai=(Server("https://api.openai.com", "/openai", keys), Server("http://127.0.0.1:8000", "/vllm", keys)),
         extra=(Server("http://127.0.0.1:8001", "/localai"),),
         upstream="azure",
@@ -204,6 +221,7 @@ def test_every_setting_is_read(read: Read, tmp_path: Path, monkeypatch: pytest.M
         headers_timeout=1.0,
         body_timeout=2.0,
         reader_timeout=3.5,
+        drain_wait=2.5,
         drain_timeout=0,
         max_body_bytes=1,
         max_upload_bytes=2,
@@ -271,6 +289,7 @@ def test_file_leaves_the_process_alone(read: Read, monkeypatch: pytest.MonkeyPat
 PORT = "a port number from 0 to 65535 (0 takes a free one)"
 PEM = "the path of a readable PEM file"
 SECONDS = "a number of seconds above 0"
+FROM_0 = "a number of seconds from 0"
 BYTES = "a whole number of bytes from 1"
 LISTEN = "an address and port such as 0.0.0.0:8080 or :8080"
 NETWORKS = "IP addresses and networks such as 10.0.0.0/8, separated by commas"
@@ -301,6 +320,12 @@ BAD_VALUES = [
     pytest.param("API_VERSION", "latest", "a date such as 2024-10-21 or 2025-04-01-preview, or v1", id="API_VERSION"),
     pytest.param("MODEL_MAPPER", "gpt-4o", PAIRS, id="MODEL_MAPPER"),
     pytest.param("UNKNOWN_MODEL", "ignore", "pass or default or reject", id="UNKNOWN_MODEL"),
+    pytest.param("MODEL_FALLBACK", "gpt-4o", "pairs of model=model, separated by commas", id="MODEL_FALLBACK"),
+    pytest.param("MAX_ATTEMPTS", "0", "a whole number from 1", id="MAX_ATTEMPTS"),
+    pytest.param("RETRY_WAIT", "-1", FROM_0, id="RETRY_WAIT"),
+    pytest.param("RETRY_WAIT", "inf", FROM_0, id="RETRY_WAIT-infinite"),
+    pytest.param("HEDGE_AFTER", "1s", FROM_0, id="HEDGE_AFTER"),
+    pytest.param("DRAIN_WAIT", "-0.1", FROM_0, id="DRAIN_WAIT"),
     pytest.param("CONFIG_FILE", "/does/not/exist.yaml", "the path of a readable YAML file", id="CONFIG_FILE"),
     pytest.param("UPSTREAM", "anthropic", "azure or openai", id="UPSTREAM"),
     pytest.param("OPENAI_BASE_URL", "ftp://a.example.com", URLS, id="OPENAI_BASE_URL"),
@@ -386,6 +411,7 @@ BAD_SECRETS = [
     pytest.param("KEY", "https://SECRET.com", "it is a URL; are ENDPOINT and KEY swapped?", id="swapped"),
     pytest.param("CLIENT_KEYS", "a,SECRET key", SPACE, id="client-key-with-space"),
     pytest.param("CLIENT_KEYS", " , ,", "it lists nothing", id="no-client-key"),
+    pytest.param("OPERATOR_KEY", "SECRET key", SPACE, id="operator-key-with-space"),
     pytest.param("OPENAI_API_KEY", "a,SECRET\u00e9", f"{NOT_VISIBLE} 7", id="openai-key"),
     pytest.param("OPENAI_API_KEY", '{"SECRET":0}', "it is JSON", id="openai-key-json"),
     pytest.param("UPSTREAM_PROXY", "ftp://user:SECRET@proxy", "no URL of a proxy", id="proxy-scheme"),
@@ -926,6 +952,7 @@ AROUND = {
     "OPENAI_BASE_URL": "http://127.0.0.1:8000",
     "UPSTREAM": "openai",
     "MODEL_MAPPER": "gpt-4=x",
+    "RETRY_WAIT": "0",
 }
 
 
@@ -1242,7 +1269,12 @@ def test_proxy_for(url: str, bypass: str, proxy: Secret | None) -> None:
 def test_settings_hide_every_secret(read: Read) -> None:
     """No key and no proxy's password is in the settings' text."""
     names = ("KEY", "CLIENT_KEYS", "OPENAI_API_KEY")
-    settings = read(**dict.fromkeys(names, "SECRET"), UPSTREAM_PROXY="http://u:SECRET@p:1", UPSTREAM="openai")
+    settings = read(
+        **dict.fromkeys(names, "SECRET"),
+        OPERATOR_KEY="SECRET-too",
+        UPSTREAM_PROXY="http://u:SECRET@p:1",
+        UPSTREAM="openai",
+    )
     assert "SECRET" not in f"{settings} {settings!r}"
 
 
@@ -1251,3 +1283,129 @@ def test_other_names_are_not_taken_for_typos(read: Read) -> None:
     names = "".join(f"{alias}={OTHER_VALUES[row.name][0]}\n" for alias, row in ALIASES.items() if alias != "PROXY")
     text = names.replace("AZURE_OPENAI_APIVERSION=2024-06-01\n", "").replace("AZURE_OPENAI_API_KEY=key-1\n", "")
     assert not [warning for warning in read(text).warnings if "did you mean" in warning]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("CLIENT_KEYS", "c,SECRET", id="client-key"),
+        pytest.param("FORWARD_KEY", "SECRET", id="client-key-under-another-name"),
+        pytest.param("KEY", "SECRET", id="key"),
+        pytest.param("OPENAI_API_KEY", "o,SECRET", id="openai-key"),
+    ],
+)
+def test_operators_key_is_theirs_alone(problems: Problems, name: str, value: str) -> None:
+    """Who calls is no operator for it: a key that is another setting's as well is refused, and not told."""
+    found = problems(HOST="127.0.0.1", ENDPOINT=AZURE, OPERATOR_KEY="SECRET", **{name: value})
+    assert found == (f"OPERATOR_KEY is a key of {name} as well; it takes one that nobody else has",)
+
+
+def test_operators_key_is_none_of_the_file(problems: Problems, tmp_path: Path) -> None:
+    """A key of the config file is no key of operators either."""
+    (tmp_path / "config.yaml").write_text(f"deployments: [{{name: a, endpoint: '{AZURE}', key: SECRET}}]")
+    assert problems(OPERATOR_KEY="SECRET") == (
+        "OPERATOR_KEY is a key of CONFIG_FILE as well; it takes one that nobody else has",
+    )
+
+
+def test_operators_key_lends_nothing(read: Read) -> None:
+    """With a key for operators alone callers are asked for none of this server's."""
+    assert read(OPERATOR_KEY="o").lends_key
+    assert not read(ENDPOINT=AZURE, OPERATOR_KEY="o").lends_key
+
+
+FILE = "fallbacks of the config file"
+LEADS_BACK = "goes in a circle; it takes a model that does not lead back"
+
+
+@pytest.mark.parametrize(
+    ("file", "setting", "fallbacks"),
+    [
+        pytest.param("{a: b, b: c}", "", {"a": "b", "b": "c"}, id="file"),
+        pytest.param("{}", "a=b,c=b", {"a": "b", "c": "b"}, id="setting"),
+        pytest.param("{a: b}", "c=d", {"a": "b", "c": "d"}, id="both"),
+        pytest.param("{a: b}", "a=b", {"a": "b"}, id="alike"),
+    ],
+)
+def test_fallbacks(read: Read, tmp_path: Path, file: str, setting: str, fallbacks: dict[str, str]) -> None:
+    """Fallbacks of the setting and of the config file are one table."""
+    (tmp_path / "c.yaml").write_text(f"{{deployments: [{{name: x}}], fallbacks: {file}}}")
+    settings = read(ENDPOINT=AZURE, CONFIG_FILE=str(tmp_path / "c.yaml"), MODEL_FALLBACK=setting)
+    assert settings.fallbacks == fallbacks
+
+
+def test_file_of_fallbacks_alone(read: Read, tmp_path: Path) -> None:
+    """A config file may have fallbacks and nothing else."""
+    (tmp_path / "c.yaml").write_text("fallbacks: {a: b}")
+    settings = read(ENDPOINT=AZURE, CONFIG_FILE=str(tmp_path / "c.yaml"))
+    assert (settings.upstream, settings.fallbacks) == ("azure", {"a": "b"})
+
+
+@pytest.mark.parametrize(
+    ("file", "setting", "expected"),
+    [
+        pytest.param("{}", "a=a", (f"MODEL_FALLBACK: a=a {LEADS_BACK}",), id="itself"),
+        pytest.param("{}", "a=b,b=c,c=a", (f"MODEL_FALLBACK: a=b, b=c, c=a {LEADS_BACK}",), id="circle"),
+        pytest.param("{}", "x=a,a=b,b=a", (f"MODEL_FALLBACK: a=b, b=a {LEADS_BACK}",), id="way-into-a-circle"),
+        pytest.param(
+            "{}",
+            "a=a,b=c,c=b",
+            (f"MODEL_FALLBACK: a=a {LEADS_BACK}", f"MODEL_FALLBACK: b=c, c=b {LEADS_BACK}"),
+            id="two-circles",
+        ),
+        pytest.param("{a: a}", "", (f"{FILE}: a=a {LEADS_BACK}",), id="itself-in-the-file"),
+        pytest.param("{a: b}", "b=a", (f"MODEL_FALLBACK: a=b, b=a {LEADS_BACK}",), id="circle-of-both"),
+        pytest.param(
+            "{a: b, c: d}",
+            "a=x,c=d",
+            ("MODEL_FALLBACK has a=x and the config file's fallbacks have a: b; keep one of them",),
+            id="contradiction",
+        ),
+    ],
+)
+def test_fallbacks_that_lead_nowhere(
+    problems: Problems, tmp_path: Path, file: str, setting: str, expected: tuple[str, ...]
+) -> None:
+    """A model that falls back on itself, or on two others, is told with the pairs that say so."""
+    (tmp_path / "c.yaml").write_text(f"{{deployments: [{{name: x}}], fallbacks: {file}}}")
+    given = {"ENDPOINT": AZURE, "CONFIG_FILE": str(tmp_path / "c.yaml"), "MODEL_FALLBACK": setting}
+    assert problems(**given) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "model"),
+    [
+        pytest.param({"MODEL_FALLBACK": "m=nowhere"}, "nowhere", id="fallback"),
+        pytest.param({"MODEL_FALLBACK": "nowhere=m"}, "nowhere", id="model"),
+        pytest.param({"MODEL_FALLBACK": "m=n,n=m2,m2=east,east=w"}, None, id="all-are-served"),
+        pytest.param({"MODEL_FALLBACK": "m=d", "DEPLOYMENT_NAME": "d"}, None, id="default"),
+        pytest.param({"MODEL_FALLBACK": "m=nowhere", "UNKNOWN_MODEL": "pass"}, None, id="pass"),
+        pytest.param({"MODEL_FALLBACK": "m=nowhere", "UNKNOWN_MODEL": "default"}, None, id="default-for-all"),
+    ],
+)
+def test_fallbacks_are_served(
+    read: Read, problems: Problems, tmp_path: Path, environ: dict[str, str], model: str | None
+) -> None:
+    """Where only the table is served, a fallback is from one of its models to another."""
+    (tmp_path / "c.yaml").write_text("deployments: [{name: east, models: [m, n]}]")
+    given = {"ENDPOINT": AZURE, "CONFIG_FILE": str(tmp_path / "c.yaml"), "MODEL_MAPPER": "m2=w"}
+    given |= {"UNKNOWN_MODEL": "reject", **environ}
+    if model is None:
+        assert read(**given).fallbacks
+        return
+    (problem,) = problems(**given)
+    assert problem == (
+        f'MODEL_FALLBACK: model "{model}" is served nowhere, and UNKNOWN_MODEL is reject; it takes m, n, east, m2, w'
+    )
+
+
+def test_fallback_of_the_file_that_is_served_nowhere(problems: Problems, tmp_path: Path) -> None:
+    """A fallback of the config file is told as the file's."""
+    (tmp_path / "c.yaml").write_text("{deployments: [{name: a}], fallbacks: {a: b}}")
+    given = {"ENDPOINT": AZURE, "CONFIG_FILE": str(tmp_path / "c.yaml"), "UNKNOWN_MODEL": "reject"}
+    assert problems(**given) == (f'{FILE}: model "b" is served nowhere, and UNKNOWN_MODEL is reject; it takes a',)
+
+
+def test_emulators_models_are_its_own(read: Read) -> None:
+    """Which models the emulator serves the settings do not know: any will do."""
+    assert read(MODEL_FALLBACK="gpt-4o=gpt-4o-mini", UNKNOWN_MODEL="reject").fallbacks == {"gpt-4o": "gpt-4o-mini"}

@@ -50,7 +50,8 @@ GATEWAYS = (
                 "IP_BLACKLIST",
             }
         ),
-        {"HOST": "0.0.0.0", "HTTP_PORT": "8000", "UPSTREAM": "openai"},  # noqa: S104
+        # It asks again by itself when a connection fails.
+        {"HOST": "0.0.0.0", "HTTP_PORT": "8000", "UPSTREAM": "openai", "RETRY_WAIT": "1"},  # noqa: S104
     ),
 )
 _OFF = ("false", "0", "no", "off")

@@ -379,6 +379,20 @@ def test_openai_forward_relays_to_openai(start: Start, file: str, root: str, pre
     assert settings.openai == (Server(root, prefix),)
 
 
+@pytest.mark.parametrize(
+    ("file", "seconds"),
+    [
+        pytest.param("", 1.0, id="as-there"),
+        pytest.param("RETRY_WAIT=0\n", 0.0, id="never"),
+        pytest.param("RETRY_WAIT=2.5\n", 2.5, id="own-words"),
+    ],
+)
+def test_openai_forward_asks_again(start: Start, file: str, seconds: float) -> None:
+    """It asks again by itself where a connection fails; its files count on that, unless they say otherwise."""
+    assert start(f"{file}{FORWARD}").retry_wait == seconds
+    assert start(f"{file}{FORWARD}", {"ENDPOINT": EAST, "HTTP_PORT": "9000"}).retry_wait == (seconds if file else 0)
+
+
 def test_openai_forward_flags(start: Start) -> None:
     """`--port` means what it meant."""
     assert start(FORWARD, {}, port=9999).port == 9999

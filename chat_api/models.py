@@ -27,12 +27,20 @@ class Models:
         default: where calls go that name no model, and what belongs to no deployment (files, batches);
             its name is the default model's, or "".
         unknown: what a model outside the table gets: `pass` (it is the name of a deployment), `default` or `reject`.
+        fallbacks: model → the model that answers when none of its deployments can; nowhere back to where it began.
     """
 
-    def __init__(self, groups: Mapping[str, Group], default: Group, unknown: str = "pass") -> None:
+    def __init__(
+        self,
+        groups: Mapping[str, Group],
+        default: Group,
+        unknown: str = "pass",
+        fallbacks: Mapping[str, str] | None = None,
+    ) -> None:
         self._groups = dict(groups)
         self._default = tuple(default)
         self._unknown = unknown
+        self._fallbacks = dict(fallbacks or {})
         self._default_names = frozenset(one.name for one in self._default)
         # Every deployment of the table, the default one first.
         self.deployments = (*self._default, *(one for group in groups.values() for one in group))
@@ -76,6 +84,22 @@ class Models:
         names = self.names
         known = ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "")
         raise UnknownModel(f'model "{model[:200]}" is not served here; it takes {known or "none"}', param="model")
+
+    def fallback_of(self, model: str | None) -> str | None:
+        """The model that answers when none of a model's deployments can, if there is one; for None the default's.
+
+        Whatever gets the default model's deployments has its fallback. Asked again and again this comes to an end.
+        """
+        if model and model in self._fallbacks:
+            return self._fallbacks[model]
+        is_known = model in self._groups or model in self._by_deployment
+        if model and (is_known or not (model in self._default_names or self._unknown == "default")):
+            return None
+        default = self._default[0].name
+        last = default
+        while last in self._fallbacks:
+            last = self._fallbacks[last]
+        return self._fallbacks.get(default) if model != last else None
 
     def _default_group(self) -> Group:
         default = self._default[0]

@@ -35,7 +35,7 @@ def _table(settings: Settings, default: list[Deployment], also: Sequence[str] = 
     for model, name in settings.model_mapper:
         known = dict.fromkeys(one for _, one in configured if one.name == name)
         groups[model] = list(known) or [replace(one, name=name) for one in default]
-    return Models(groups, default, settings.unknown_model)
+    return Models(groups, default, settings.unknown_model, settings.fallbacks)
 
 
 def _default(settings: Settings) -> list[Deployment]:

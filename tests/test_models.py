@@ -175,3 +175,47 @@ def test_entry() -> None:
     with pytest.raises(UnknownModel, match='"x" is not in the list; it has gpt, b') as caught:
         models.entry("x", 7)
     assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown", "expected"),
+    [
+        pytest.param("gpt", "pass", "mini", id="model"),
+        pytest.param("mini", "pass", "a", id="its-fallback"),
+        pytest.param("b", "pass", None, id="deployment-of-a-model"),
+        pytest.param("x", "pass", None, id="unknown-is-a-deployment"),
+        pytest.param("x", "reject", None, id="unknown-is-refused"),
+        pytest.param("x", "default", "small", id="unknown-is-the-default"),
+        pytest.param("b", "default", None, id="deployment-that-is-known"),
+        pytest.param("old", "default", "gpt", id="unknown-with-a-fallback-of-its-own"),
+        pytest.param("a", "pass", "small", id="default"),
+        pytest.param("d", "pass", "small", id="default-under-its-second-name"),
+        pytest.param(None, "pass", "small", id="none"),
+        pytest.param("", "reject", "small", id="empty"),
+        pytest.param("last", "default", None, id="end-that-is-unknown"),
+    ],
+)
+def test_fallback_of(model: str | None, unknown: str, expected: str | None) -> None:
+    """A model falls back on its own fallback; what gets the default model's deployments on the default's."""
+    fallbacks = {"gpt": "mini", "mini": "a", "old": "gpt", "a": "small", "small": "last"}
+    default = [A, replace(A, name="d", base_url=B.base_url)]
+    assert Models({"gpt": [B], "mini": [C]}, default, unknown, fallbacks).fallback_of(model) == expected
+
+
+@pytest.mark.parametrize("model", [None, "", "gpt", "x", "a"])
+@pytest.mark.parametrize("unknown", ["pass", "default", "reject"])
+def test_no_fallback(model: str | None, unknown: str) -> None:
+    """Where none is configured there is none, with a default model or without."""
+    assert Models({"gpt": [B]}, [A], unknown).fallback_of(model) is None
+    assert Models({"gpt": [B]}, [NAMELESS], unknown).fallback_of(model) is None
+
+
+@pytest.mark.parametrize("unknown", ["pass", "default", "reject"])
+@pytest.mark.parametrize("start", [None, "a", "gpt", "b", "x", "y", "z"])
+def test_fallbacks_come_to_an_end(unknown: str, start: str | None) -> None:
+    """Whoever goes from fallback to fallback comes to a last one, unknown models among them or not."""
+    models = Models({"gpt": [B]}, [A], unknown, {"a": "x", "x": "y", "gpt": "z"})
+    seen, model = 0, start
+    while (model := models.fallback_of(model)) is not None:
+        seen += 1
+        assert seen < 10

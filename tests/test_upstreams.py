@@ -300,6 +300,13 @@ def test_share_is_the_entrys_alone(tmp_path: Path) -> None:
     assert list(table.group("y")) == [deployment("y", "https://s.openai.azure.com", key=None)]
 
 
+def test_fallbacks_are_the_main_tables() -> None:
+    """Fallbacks belong to the upstream at /v1: a server under a prefix has its own models."""
+    local = {"OPENAI_BASE_URL": "http://h:1", "OPENAI_ROUTE_PREFIX": "/local"}
+    tables = upstreams(load({"ENDPOINT": AZURE, "MODEL_FALLBACK": "a=b", **local}, NO_FILE))
+    assert {route: table.fallback_of("a") for route, table in tables.items()} == {MAIN: "b", "/local": None}
+
+
 def test_key_of_azure_goes_nowhere_else(tmp_path: Path) -> None:
     """KEY is not lent to an OpenAI-compatible server of the file, whichever entry is the default."""
     file = tmp_path / "config.yaml"

@@ -1341,6 +1341,13 @@ def test_file_of_fallbacks_alone(read: Read, tmp_path: Path) -> None:
     assert (settings.upstream, settings.fallbacks) == ("azure", {"a": "b"})
 
 
+def test_file_that_says_nothing_is_refused(problems: Problems, tmp_path: Path) -> None:
+    """A config file that is named, and has neither deployments nor fallbacks, is not the one that was meant."""
+    (tmp_path / "c.yaml").write_text("api_base: /v1")
+    (problem,) = problems(ENDPOINT=AZURE, CONFIG_FILE=str(tmp_path / "c.yaml"))
+    assert problem.endswith("c.yaml: it has no deployments; config.example.yaml shows some")
+
+
 @pytest.mark.parametrize(
     ("file", "setting", "expected"),
     [

@@ -6,6 +6,17 @@ provoke any fault by asking for a deployment of its name (`fault-429`, `fault-cu
 
 from chat_api.emulator.app import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator
 from chat_api.emulator.faults import FAULTS
+from chat_api.emulator.outages import Outage
+from chat_api.emulator.quotas import Limit
 from chat_api.emulator.server import open_emulator, run_emulator
 
-__all__ = ["DEFAULT_DEPLOYMENT", "DEPLOYMENTS", "FAULTS", "Emulator", "open_emulator", "run_emulator"]
+__all__ = [
+    "DEFAULT_DEPLOYMENT",
+    "DEPLOYMENTS",
+    "FAULTS",
+    "Emulator",
+    "Limit",
+    "Outage",
+    "open_emulator",
+    "run_emulator",
+]

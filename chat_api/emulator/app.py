@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+import time
 from collections import Counter, deque
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 from starlette.types import Receive, Scope, Send
@@ -12,49 +14,21 @@ from starlette.types import Receive, Scope, Send
 from chat_api.azure_url import DATED
 from chat_api.emulator.answers import encode, invalid
 from chat_api.emulator.error_bodies import BAD_KEY, BAD_TOKEN, NO_DEPLOYMENT, NO_VERSION_ON_V1, NOT_FOUND
-from chat_api.emulator.exchange import Exchange
+from chat_api.emulator.exchange import REGION, Exchange
 from chat_api.emulator.faults import FAULTS
+from chat_api.emulator.outages import Outage, Outages
+from chat_api.emulator.quotas import Limit, Quotas, estimate
 from chat_api.emulator.records import MAX_BODY_BYTES, Body, CallerGone, Received, Records, read
-from chat_api.emulator.replies import OPERATIONS
-from chat_api.emulator.resource import DEFAULT_DEPLOYMENT, DEPLOYMENTS, KINDS, Found, Resource
+from chat_api.emulator.resource import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Found, Resource
 from chat_api.emulator.responses import Response
+from chat_api.emulator.routes import Route, route_of
 
 __all__ = ["DEFAULT_DEPLOYMENT", "DEPLOYMENTS", "Emulator"]
 
-_PATH = re.compile(r"/openai/(?:(v1)/|deployments/([^/]+)/)?(.+)")
-_NOT_ON_V1 = frozenset({"completions", "audio/speech", "audio/transcriptions", "audio/translations"})
-_OF_RESOURCE = frozenset({"responses"})  # the model is in the body on classic paths as well
 _JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+")
 _NOT_JSON = invalid("We could not parse the JSON body of your request.")
 _NOT_FORM = invalid("We could not parse the multipart form of your request.")
 _TOO_LARGE = invalid(f"Request content length exceeded {MAX_BODY_BYTES >> 20} MB limit.")
-
-
-class Route(NamedTuple):
-    """What a path asks for, and of which of the two APIs."""
-
-    is_v1: bool
-    deployment: str | None
-    operation: str
-
-    @property
-    def runs_model(self) -> bool:
-        """Whether it is an operation of a deployment that this API has."""
-        if self.operation not in OPERATIONS or (self.is_v1 and self.operation in _NOT_ON_V1):
-            return False
-        return self.is_v1 or (self.deployment is None) == (self.operation in _OF_RESOURCE)
-
-    @property
-    def has_things(self) -> bool:
-        """Whether it is about what the resource stores."""
-        kind = self.operation.partition("/")[0]
-        return kind in KINDS and (self.deployment is None or self.operation == "batches")
-
-
-def route_of(path: bytes) -> Route | None:
-    """The route of a path, still quoted; None if it is not one of Azure's."""
-    found = _PATH.fullmatch(path.decode("latin-1"))
-    return Route(found[1] is not None, unquote(found[2]) if found[2] else None, unquote(found[3])) if found else None
 
 
 class Emulator:
@@ -63,16 +37,57 @@ class Emulator:
     Args:
         deployments: the names that answer, beside the faults; others are `DeploymentNotFound`.
         keys: the keys that are accepted; None accepts any.
+        region: what answers call the resource's region.
+        limits: what a deployment takes in a minute, by its name; one limit is that of each deployment.
+        outages: when the resource, or one deployment, is out of order; their starts count from now.
+        clock: the time in seconds, for limits and outages.
     """
 
-    def __init__(self, deployments: tuple[str, ...] = DEPLOYMENTS, keys: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        deployments: tuple[str, ...] = DEPLOYMENTS,
+        keys: frozenset[str] | None = None,
+        *,
+        region: str = REGION,
+        limits: Limit | Mapping[str, Limit] | None = None,
+        outages: Iterable[Outage] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not (region.isascii() and region.isprintable()):
+            raise ValueError("a region's name is printable ASCII")
         self.deployments = deployments
         self.keys = keys
+        self.region = region
         self.open_calls = 0  # calls that are being answered right now
+        self.asked: Counter[str] = Counter()  # the calls that have reached each deployment, however they ended
         self.ports: deque[int] = deque(maxlen=100)  # the callers' ports: equal ones are one connection
+        self.on_outage: list[Callable[[], None]] = []  # what a server wants called when an outage was set
+        self._clock = clock
         self._records = Records()
         self._resource = Resource()
-        self._asked: Counter[str] = Counter()
+        self._quotas = Quotas(dict.fromkeys(deployments, limits) if isinstance(limits, Limit) else limits)
+        self._outages = Outages(outages, clock())
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """What each deployment takes in a minute; may be changed at any time."""
+        return self._quotas.limits
+
+    @property
+    def outage(self) -> Outage | None:
+        """The outage that was set, beside those of the schedule; whoever hangs in it hangs on when it has ended."""
+        return self._outages.current
+
+    @outage.setter
+    def outage(self, outage: Outage | None) -> None:
+        self._outages.set(outage, self._clock())
+        for follow in self.on_outage:
+            follow()
+
+    @property
+    def refuses(self) -> bool:
+        """Whether there should be nobody who listens."""
+        return self._outages.refuses(self._clock())
 
     @property
     def received(self) -> deque[dict[str, Any]]:
@@ -100,17 +115,22 @@ class Emulator:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read(scope, receive)
         self._records.note(scope, body)
-        exchange = Exchange(scope, receive, send, {}, "", "", 0)
+        exchange = Exchange(scope, receive, send, {}, "", "", 0, region=self.region)
         route = route_of(scope["raw_path"])
         version = parse_qs(scope["query_string"].decode("latin-1")).get("api-version", [""])[0]
+        found: Found | None = None
+        runs_model = False
         if route is None or not (route.is_v1 or DATED.fullmatch(version)):
-            await exchange.respond(404, encode(NOT_FOUND))
-            return
-        exchange.api_version = version or "v1"
-        exchange.operation = route.operation
-        if scope["method"] == "POST" and route.runs_model:
-            found = self._refused(scope, route, version) or self._read_into(exchange, route, body)
+            route, found = None, Found(404, encode(NOT_FOUND))
         else:
+            exchange.api_version = version or "v1"
+            exchange.operation = route.operation
+            if runs_model := scope["method"] == "POST" and route.runs_model:
+                found = self._refused(scope, route, version) or self._read_into(exchange, route, body)
+        if kind := self._outages.met(exchange.deployment, self._clock()):
+            await FAULTS[f"fault-{kind}"].play(exchange)
+            return
+        if route and not runs_model:
             found = self._stored(scope, route, version, body)
         if found is not None:
             await exchange.respond(found.status, found.body, content_type=found.content_type)
@@ -137,7 +157,10 @@ class Emulator:
                 return parsed
             exchange.body = parsed
             self._records.note_json(parsed, body.size)
-        exchange.deployment = route.deployment or str(exchange.body.get("model", ""))
+        name = exchange.deployment = route.deployment or str(exchange.body.get("model", ""))
+        exchange.repeats = self.asked[name]
+        if name in self.deployments or name in FAULTS:  # other names are without number
+            self.asked[name] += 1
         return None
 
     def _stored(self, scope: Scope, route: Route, version: str, body: Body) -> Found:
@@ -161,9 +184,12 @@ class Emulator:
 
     async def _play(self, exchange: Exchange) -> None:
         deployment = exchange.deployment
-        exchange.repeats = self._asked[deployment]
+        if deployment in self._quotas.limits:
+            tokens = estimate(exchange.operation, exchange.body)
+            admission = self._quotas.admit(deployment, tokens, self._clock())
+            if admission is not None and await exchange.throttled(admission):
+                return
         if fault := FAULTS.get(deployment):
-            self._asked[deployment] += 1
             await fault.play(exchange)
         elif deployment not in self.deployments:
             await exchange.respond(404, encode(NO_DEPLOYMENT))

@@ -8,6 +8,39 @@ def front_end(code: str, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message}}
 
 
+_CALLED = {
+    "chat/completions": "ChatCompletions_Create",
+    "completions": "Completions_Create",
+    "embeddings": "Embeddings_Create",
+    "responses": "Responses_Create",
+}  # what errors call the operations
+
+
+def rate_limit(operation: str, version: str, seconds: int, exceeded: str = "token rate limit") -> dict[str, Any]:
+    """The body of a 429, in the words that Azure had until late 2025."""
+    return front_end(
+        "429",
+        f"Requests to the {_CALLED.get(operation, operation)} Operation under Azure OpenAI API version {version} have "
+        f"exceeded {exceeded} of your current OpenAI S0 pricing tier. {_retry(seconds)}",
+    )
+
+
+def rate_limit_of(
+    deployment: str, region: str, operation: str, version: str, seconds: int, exceeded: str
+) -> dict[str, Any]:
+    """The body of a 429, in the words that Azure has had since."""
+    return front_end(
+        "429",
+        f"Your requests to {deployment} for {deployment} in {region} have exceeded {exceeded} for your current "
+        f"AIServices S0 pricing tier. This request was for {_CALLED.get(operation, operation)} under Azure OpenAI API "
+        f"version {version}. {_retry(seconds)}",
+    )
+
+
+def _retry(seconds: int) -> str:
+    return f"Please retry after {seconds} second{'s' * (seconds != 1)}."
+
+
 SERVER_ERROR = {
     "error": {
         "message": "The server had an error while processing your request. Sorry about that!",

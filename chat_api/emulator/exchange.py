@@ -1,21 +1,30 @@
 """One emulated exchange: what the faults and the ordinary answer are played on."""
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
 from starlette.types import Message, Receive, Scope, Send
 
 from chat_api.emulator import replies
-from chat_api.emulator.answers import digest_of
+from chat_api.emulator.answers import digest_of, encode
+from chat_api.emulator.error_bodies import rate_limit, rate_limit_of
+from chat_api.emulator.quotas import Admission, retry_headers
 
 TRANSPORT = "chat_api.emulator.transport"  # the ASGI extension through which a fault reaches the socket
 RETRY = {"retry-after": "1", "retry-after-ms": "1000"}
-
+REGION = "Emulated"
+UNLIMITED = {
+    "x-ratelimit-limit-requests": "100",
+    "x-ratelimit-limit-tokens": "100000",
+    "x-ratelimit-remaining-requests": "99",
+    "x-ratelimit-remaining-tokens": "99998",
+}  # what a deployment says that refuses nobody
 
 PIECE_BYTES = 16 * 1024  # of a body that is no JSON
 
@@ -33,6 +42,8 @@ class Exchange:
     repeats: int  # how often this very deployment was asked before
     operation: str = replies.CHAT
     is_form: bool = False
+    region: str = REGION
+    limits: dict[str, str] = field(default_factory=lambda: UNLIMITED)  # what the answer says of them
 
     @property
     def streams(self) -> bool:
@@ -96,6 +107,24 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": self._headers(fields)})
         await self.send({"type": "http.response.body", "body": body, "more_body": length is not None})
 
+    async def throttled(self, admission: Admission) -> bool:
+        """Tell of the limits whatever the answer is; 429 if there was no room for the call, and whether it was that.
+
+        The older words are those of the classic API here, the newer ones those of v1.
+        """
+        self.limits = admission.headers
+        if not admission.exceeded:
+            return False
+        seconds = math.ceil(admission.wait)
+        name, called, version = self.deployment, self.operation, self.api_version
+        if version in ("v1", "preview"):
+            body = rate_limit_of(name, self.region, called, version, seconds, f"the {admission.exceeded} rate limit")
+        else:
+            exceeded = {"call": "the call rate limit"}.get(admission.exceeded, "token rate limit")
+            body = rate_limit(called, version, seconds, exceeded)
+        await self.respond(429, encode(body), headers=retry_headers(admission.wait))
+        return True
+
     async def start(self, headers: dict[str, str] | None = None) -> None:
         """Send the head of an event stream."""
         fields = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache, must-revalidate"}
@@ -149,13 +178,10 @@ class Exchange:
         azure = {
             "apim-request-id": f"{digest[:8]}-{digest[8:12]}-4{digest[13:16]}-8{digest[17:20]}-{digest[20:32]}",
             "x-request-id": f"{digest[32:40]}-{digest[40:44]}-4{digest[45:48]}-8{digest[49:52]}-{digest[52:64]}",
-            "x-ms-region": "Emulated",
+            "x-ms-region": self.region,
             "x-ms-deployment-name": quote(self.deployment),
             "x-ms-rai-invoked": "true",
-            "x-ratelimit-limit-requests": "100",
-            "x-ratelimit-limit-tokens": "100000",
-            "x-ratelimit-remaining-requests": "99",
-            "x-ratelimit-remaining-tokens": "99998",
+            **self.limits,
             "x-accel-buffering": "no",
         }
         return [(name.encode(), value.encode("latin-1")) for name, value in {**azure, **fields}.items()]

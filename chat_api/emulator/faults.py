@@ -6,17 +6,19 @@ from typing import Any
 from chat_api.emulator import answers
 from chat_api.emulator import stream_faults as streams
 from chat_api.emulator.answers import encode
-from chat_api.emulator.error_bodies import BAD_KEY, BAD_TOKEN, NO_DEPLOYMENT, PROMPT_FILTERED, SERVER_ERROR, front_end
+from chat_api.emulator.error_bodies import (
+    BAD_KEY,
+    BAD_TOKEN,
+    NO_DEPLOYMENT,
+    PROMPT_FILTERED,
+    SERVER_ERROR,
+    front_end,
+    rate_limit,
+)
 from chat_api.emulator.exchange import RETRY, Exchange
 from chat_api.emulator.stream_faults import Play
 
 FIRST_SECONDS = 1.5  # of silence before the error of `fault-delayed-error`
-_CALLED = {
-    "chat/completions": "ChatCompletions_Create",
-    "completions": "Completions_Create",
-    "embeddings": "Embeddings_Create",
-    "responses": "Responses_Create",
-}  # what errors call the operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +45,8 @@ def _page(status: int, body: bytes, content_type: str) -> Play:
 
 def _rate_limit(headers: dict[str, str], seconds: int = 1) -> Play:
     async def play(exchange: Exchange) -> None:
-        message = (
-            f"Requests to the {_CALLED.get(exchange.operation, exchange.operation)} Operation under Azure OpenAI API "
-            f"version {exchange.api_version} have exceeded token rate limit of your current OpenAI S0 pricing tier. "
-            f"Please retry after {seconds} second{'s' * (seconds != 1)}."
-        )
-        await exchange.respond(429, encode(front_end("429", message)), headers=headers)
+        body = rate_limit(exchange.operation, exchange.api_version, seconds)
+        await exchange.respond(429, encode(body), headers=headers)
 
     return play
 

@@ -174,12 +174,10 @@ def test_refusal_cuts_what_is_being_answered() -> None:
     emulator = Emulator()
     with emulated(emulator) as client:
         path = CHAT.replace("gpt-4o", "fault-endless")
-        with (
-            client.stream("POST", path, json={**BODY, "stream": True}) as response,
-            pytest.raises(httpx.TransportError),
-        ):
-            for _ in response.iter_raw():
-                emulator.outage = Outage("refused")
+        with client.stream("POST", path, json={**BODY, "stream": True}) as response:
+            emulator.outage = Outage("refused")
+            with pytest.raises(httpx.TransportError):
+                response.read()
         assert eventually(lambda: emulator.open_calls == 0)
 
 

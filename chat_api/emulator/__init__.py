@@ -6,6 +6,7 @@ provoke any fault by asking for a deployment of its name (`fault-429`, `fault-cu
 
 from chat_api.emulator.app import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator
 from chat_api.emulator.faults import FAULTS
+from chat_api.emulator.latency import Latency
 from chat_api.emulator.outages import Outage
 from chat_api.emulator.quotas import Limit
 from chat_api.emulator.server import open_emulator, run_emulator
@@ -15,6 +16,7 @@ __all__ = [
     "DEPLOYMENTS",
     "FAULTS",
     "Emulator",
+    "Latency",
     "Limit",
     "Outage",
     "open_emulator",

@@ -16,6 +16,7 @@ from chat_api.emulator.answers import encode, invalid
 from chat_api.emulator.error_bodies import BAD_KEY, BAD_TOKEN, NO_DEPLOYMENT, NO_VERSION_ON_V1, NOT_FOUND
 from chat_api.emulator.exchange import REGION, Exchange
 from chat_api.emulator.faults import FAULTS
+from chat_api.emulator.latency import Latency, Pace
 from chat_api.emulator.outages import Outage, Outages
 from chat_api.emulator.quotas import Limit, Quotas, estimate
 from chat_api.emulator.records import MAX_BODY_BYTES, Body, CallerGone, Received, Records, read
@@ -39,6 +40,7 @@ class Emulator:
         keys: the keys that are accepted; None accepts any.
         region: what answers call the resource's region.
         limits: what a deployment takes in a minute, by its name; one limit is that of each deployment.
+        latency: the seconds that it takes, before the answer if it is only a number.
         outages: when the resource, or one deployment, is out of order; their starts count from now.
         clock: the time in seconds, for limits and outages.
     """
@@ -50,6 +52,7 @@ class Emulator:
         *,
         region: str = REGION,
         limits: Limit | Mapping[str, Limit] | None = None,
+        latency: Latency | float = 0.0,
         outages: Iterable[Outage] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +65,7 @@ class Emulator:
         self.asked: Counter[str] = Counter()  # the calls that have reached each deployment, however they ended
         self.ports: deque[int] = deque(maxlen=100)  # the callers' ports: equal ones are one connection
         self.on_outage: list[Callable[[], None]] = []  # what a server wants called when an outage was set
+        self.latency = latency
         self._clock = clock
         self._records = Records()
         self._resource = Resource()
@@ -72,6 +76,16 @@ class Emulator:
     def limits(self) -> dict[str, Limit]:
         """What each deployment takes in a minute; may be changed at any time."""
         return self._quotas.limits
+
+    @property
+    def latency(self) -> Latency | float:
+        """The seconds that it takes; may be changed at any time, for the calls to come."""
+        return self._pace.latency if self._pace else 0.0
+
+    @latency.setter
+    def latency(self, latency: Latency | float) -> None:
+        given = latency if isinstance(latency, Latency) else Latency(latency)
+        self._pace = Pace(given) if given.first or given.between else None
 
     @property
     def outage(self) -> Outage | None:
@@ -115,7 +129,7 @@ class Emulator:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read(scope, receive)
         self._records.note(scope, body)
-        exchange = Exchange(scope, receive, send, {}, "", "", 0, region=self.region)
+        exchange = Exchange(scope, receive, send, {}, "", "", 0, region=self.region, pace=self._pace)
         route = route_of(scope["raw_path"])
         version = parse_qs(scope["query_string"].decode("latin-1")).get("api-version", [""])[0]
         found: Found | None = None
@@ -133,7 +147,8 @@ class Emulator:
         if route and not runs_model:
             found = self._stored(scope, route, version, body)
         if found is not None:
-            await exchange.respond(found.status, found.body, content_type=found.content_type)
+            if not await exchange.late():
+                await exchange.respond(found.status, found.body, content_type=found.content_type)
         else:
             await self._play(exchange)
 
@@ -189,6 +204,8 @@ class Emulator:
             admission = self._quotas.admit(deployment, tokens, self._clock())
             if admission is not None and await exchange.throttled(admission):
                 return
+        if await exchange.late():
+            return
         if fault := FAULTS.get(deployment):
             await fault.play(exchange)
         elif deployment not in self.deployments:

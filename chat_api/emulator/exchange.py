@@ -14,6 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from chat_api.emulator import replies
 from chat_api.emulator.answers import digest_of, encode
 from chat_api.emulator.error_bodies import rate_limit, rate_limit_of
+from chat_api.emulator.latency import Pace
 from chat_api.emulator.quotas import Admission, retry_headers
 
 TRANSPORT = "chat_api.emulator.transport"  # the ASGI extension through which a fault reaches the socket
@@ -43,6 +44,7 @@ class Exchange:
     operation: str = replies.CHAT
     is_form: bool = False
     region: str = REGION
+    pace: Pace | None = None
     limits: dict[str, str] = field(default_factory=lambda: UNLIMITED)  # what the answer says of them
 
     @property
@@ -89,7 +91,9 @@ class Exchange:
     async def play(self, parts: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
         """Send a whole event stream."""
         await self.start(headers)
-        for part in parts:
+        for place, part in enumerate(parts):
+            if place and self.pace and await self._paused(self.pace.between()):
+                return
             await self.write(part)
         await self.finish()
 
@@ -106,6 +110,13 @@ class Exchange:
         fields = {"content-type": content_type, "content-length": str(length or len(body)), **(headers or {})}
         await self.send({"type": "http.response.start", "status": status, "headers": self._headers(fields)})
         await self.send({"type": "http.response.body", "body": body, "more_body": length is not None})
+
+    async def late(self) -> bool:
+        """Take the time that the resource takes before it answers; whether the caller has left meanwhile."""
+        return self.pace is not None and await self._paused(self.pace.first())
+
+    async def _paused(self, seconds: float) -> bool:
+        return seconds > 0 and await self.gone(seconds)
 
     async def throttled(self, admission: Admission) -> bool:
         """Tell of the limits whatever the answer is; 429 if there was no room for the call, and whether it was that.

@@ -35,9 +35,9 @@ def encode(content: Any) -> bytes:
     return msgspec.json.encode(content, order="sorted")
 
 
-def digest_of(body: dict[str, Any], deployment: str) -> str:
+def digest_of(body: dict[str, Any], deployment: str, resource: str = "") -> str:
     """64 hexadecimal digits that stand for a request: every id in its answer is cut from them."""
-    return hashlib.sha256(encode({"body": body, "deployment": deployment})).hexdigest()
+    return hashlib.sha256(encode({"body": body, "deployment": deployment}) + resource.encode()).hexdigest()
 
 
 def refused(body: dict[str, Any], deployment: str) -> dict[str, Any] | None:

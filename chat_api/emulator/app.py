@@ -16,11 +16,12 @@ from chat_api.emulator.answers import encode, invalid
 from chat_api.emulator.error_bodies import BAD_KEY, BAD_TOKEN, NO_DEPLOYMENT, NO_VERSION_ON_V1, NOT_FOUND
 from chat_api.emulator.exchange import REGION, Exchange
 from chat_api.emulator.faults import FAULTS
+from chat_api.emulator.found import Found
 from chat_api.emulator.latency import Latency, Pace
 from chat_api.emulator.outages import Outage, Outages
 from chat_api.emulator.quotas import Limit, Quotas, estimate
 from chat_api.emulator.records import MAX_BODY_BYTES, Body, CallerGone, Received, Records, read
-from chat_api.emulator.resource import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Found, Resource
+from chat_api.emulator.resource import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Resource
 from chat_api.emulator.responses import Response
 from chat_api.emulator.routes import Route, route_of
 
@@ -39,6 +40,7 @@ class Emulator:
         deployments: the names that answer, beside the faults; others are `DeploymentNotFound`.
         keys: the keys that are accepted; None accepts any.
         region: what answers call the resource's region.
+        name: tells resources of one region apart: what is stored has other ids in another region or under another name.
         limits: what a deployment takes in a minute, by its name; one limit is that of each deployment.
         latency: the seconds that it takes, before the answer if it is only a number.
         outages: when the resource, or one deployment, is out of order; their starts count from now.
@@ -51,6 +53,7 @@ class Emulator:
         keys: frozenset[str] | None = None,
         *,
         region: str = REGION,
+        name: str = "",
         limits: Limit | Mapping[str, Limit] | None = None,
         latency: Latency | float = 0.0,
         outages: Iterable[Outage] = (),
@@ -68,7 +71,8 @@ class Emulator:
         self.latency = latency
         self._clock = clock
         self._records = Records()
-        self._resource = Resource()
+        self._name = "" if (region, name) == (REGION, "") else f"{region}/{name}"
+        self._resource = Resource(self._name)
         self._quotas = Quotas(dict.fromkeys(deployments, limits) if isinstance(limits, Limit) else limits)
         self._outages = Outages(outages, clock())
 
@@ -129,7 +133,9 @@ class Emulator:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read(scope, receive)
         self._records.note(scope, body)
-        exchange = Exchange(scope, receive, send, {}, "", "", 0, region=self.region, pace=self._pace)
+        exchange = Exchange(
+            scope, receive, send, {}, "", "", 0, region=self.region, resource=self._name, pace=self._pace
+        )
         route = route_of(scope["raw_path"])
         version = parse_qs(scope["query_string"].decode("latin-1")).get("api-version", [""])[0]
         found: Found | None = None
@@ -189,13 +195,14 @@ class Emulator:
             return self._resource.answer(scope["method"], path, is_v1=route.is_v1) or Found(404, encode(NOT_FOUND))
         if path == "files":
             return self._resource.upload(body)
-        if path != "batches":
+        make = self._resource.maker(path)
+        if make is None:
             return Found(404, encode(NOT_FOUND))
-        parsed = _parse(body)
+        parsed = _parse(body) if body.size or path != "threads" else {}  # a thread needs no word
         if isinstance(parsed, Found):
             return parsed
         self._records.note_json(parsed, body.size)
-        return self._resource.batch(parsed)
+        return make(parsed)
 
     async def _play(self, exchange: Exchange) -> None:
         deployment = exchange.deployment
@@ -214,7 +221,7 @@ class Emulator:
             await exchange.respond(400, encode(error))
         else:
             if exchange.operation == "responses":
-                self._resource.store(Response(exchange.body, deployment))
+                self._resource.store(Response(exchange.body, deployment, self._name))
             await exchange.ordinary()
 
     def _unauthorised(self, scope: Scope, is_v1: bool) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ class Exchange:
     operation: str = replies.CHAT
     is_form: bool = False
     region: str = REGION
+    resource: str = ""  # which one it is, if there are several
     pace: Pace | None = None
     limits: dict[str, str] = field(default_factory=lambda: UNLIMITED)  # what the answer says of them
 
@@ -78,15 +79,15 @@ class Exchange:
 
     def whole(self) -> tuple[bytes, str]:
         """What a healthy deployment answers, and its content type."""
-        return replies.whole(self.operation, self.body, self.deployment)
+        return replies.whole(self.operation, self.body, self.deployment, self.resource)
 
     def events(self) -> list[bytes]:
         """The stream's events but for the mark of its end."""
-        return replies.events(self.operation, self.body, self.deployment)
+        return replies.events(self.operation, self.body, self.deployment, self.resource)
 
     def error_events(self, error: dict[str, Any], after: int = 0) -> list[bytes]:
         """How the stream tells of an error after so many events."""
-        return replies.error_events(self.operation, self.body, self.deployment, error, after)
+        return replies.error_events(self.operation, self.body, self.deployment, error, after, self.resource)
 
     async def play(self, parts: Iterable[bytes], headers: dict[str, str] | None = None) -> None:
         """Send a whole event stream."""

@@ -36,7 +36,7 @@ def refusal(operation: str, body: dict[str, Any], deployment: str, *, is_form: b
     return misfit(body, _SHAPES[operation], is_form=is_form)
 
 
-def whole(operation: str, body: dict[str, Any], deployment: str) -> tuple[bytes, str]:
+def whole(operation: str, body: dict[str, Any], deployment: str, resource: str = "") -> tuple[bytes, str]:
     """The whole answer, and its content type."""
     kind = operation.partition("/")[2]
     match operation:
@@ -51,16 +51,16 @@ def whole(operation: str, body: dict[str, Any], deployment: str) -> tuple[bytes,
         case "embeddings":
             answer = embeddings.embeddings(body, deployment)
         case "responses":
-            answer = Response(body, deployment).whole()
+            answer = Response(body, deployment, resource).whole()
         case _:
             answer = media.images(body)
     return encode(answer), "application/json"
 
 
-def events(operation: str, body: dict[str, Any], deployment: str) -> list[bytes]:
+def events(operation: str, body: dict[str, Any], deployment: str, resource: str = "") -> list[bytes]:
     """The stream's events, but for what marks its end."""
     if operation == "responses":
-        return [named_event(event) for event in Response(body, deployment).events()]
+        return [named_event(event) for event in Response(body, deployment, resource).events()]
     answer = Answer(body, deployment) if operation == CHAT else completions.Completion(body, deployment)
     return [event(chunk) for chunk in answer.chunks()]
 
@@ -70,12 +70,14 @@ def end_mark(operation: str) -> bytes:
     return b"" if operation == "responses" else DONE
 
 
-def error_events(operation: str, body: dict[str, Any], deployment: str, error: Any, after: int) -> list[bytes]:
+def error_events(
+    operation: str, body: dict[str, Any], deployment: str, error: Any, after: int, resource: str = ""
+) -> list[bytes]:
     """How a stream tells of an error after so many events."""
     if operation != "responses":
         return [event(error)]
     nested = {**error["error"], "type": "too_many_requests", "param": None}
-    return [named_event(failure) for failure in Response(body, deployment).failed(after, nested)]
+    return [named_event(failure) for failure in Response(body, deployment, resource).failed(after, nested)]
 
 
 def event(content: Any) -> bytes:

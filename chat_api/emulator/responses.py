@@ -47,12 +47,12 @@ class Body(msgspec.Struct):
 
 
 class Response:
-    """The answer to one request of the Responses API."""
+    """The answer to one request of the Responses API; at another resource the same answer has another id."""
 
-    def __init__(self, body: dict[str, Any], deployment: str) -> None:
+    def __init__(self, body: dict[str, Any], deployment: str, resource: str = "") -> None:
         self._body = body
         self._deployment = deployment
-        self._digest = digest_of(body, deployment)
+        self._digest = digest_of(body, deployment, resource)
         self.id = f"resp_{self._digest[:48]}"
         self._told = _messages(body)
         self._tool = _demanded_tool(body)

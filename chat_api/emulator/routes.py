@@ -30,6 +30,8 @@ class Route(NamedTuple):
     def has_things(self) -> bool:
         """Whether it is about what the resource stores."""
         kind = self.operation.partition("/")[0]
+        if self.is_v1 and kind == "threads":
+            return False
         return kind in KINDS and (self.deployment is None or self.operation == "batches")
 
 

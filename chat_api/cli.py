@@ -14,7 +14,19 @@ import msgspec
 from chat_api import __version__
 from chat_api import settings as settings_module
 from chat_api.app import create_app
-from chat_api.emulator import DEPLOYMENTS, Emulator, run_emulator
+from chat_api.emulator import (
+    DEPLOYMENTS,
+    FAULTS,
+    REGION,
+    Emulator,
+    Latency,
+    Limit,
+    Outage,
+    checked_region,
+    parse_latency,
+    parse_outage,
+    run_emulator,
+)
 from chat_api.logs import AccessLines, set_up_logging
 from chat_api.middleware import access_log
 from chat_api.server import Server, answering, listen, raise_file_limit, server_config
@@ -25,6 +37,18 @@ from chat_api.workers import Workers
 
 BAD_SETTINGS = 3  # a process manager should not start it again before somebody has mended them
 CANNOT_LISTEN = 1
+
+
+def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The type of an option for what raises a ValueError that says what it takes."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return convert
 
 
 @click.group()
@@ -87,10 +111,54 @@ def check(workers: int | None, **options: Any) -> None:
 @click.option("--port", default=8090, show_default=True, help="Port to listen on.")
 @click.option("--key", "keys", multiple=True, help="A key to accept; may be repeated. Any key, if there is none.")
 @click.option("--deployment", "names", multiple=True, help="A further deployment that answers; may be repeated.")
-def emulate(host: str, port: int, keys: tuple[str, ...], names: tuple[str, ...]) -> None:
+@click.option("--rpm", type=click.IntRange(1), help="Calls a minute that each deployment takes.")
+@click.option("--tpm", type=click.IntRange(1), help="Tokens a minute that each deployment takes.")
+@click.option(
+    "--latency",
+    metavar="SECONDS",
+    type=_parsed(parse_latency),
+    help="Seconds before an answer; 0.2,0.01: and between events.",
+)
+@click.option(
+    "--outage",
+    "outages",
+    multiple=True,
+    metavar="START+SECONDS=KIND",
+    type=_parsed(parse_outage),
+    help="Out of order from second START: 10+60=503; may be repeated. See docs/emulator.md.",
+)
+@click.option(
+    "--region",
+    metavar="NAME",
+    type=_parsed(checked_region),
+    default=REGION,
+    show_default=True,
+    help="The resource's region.",
+)
+def emulate(
+    host: str,
+    port: int,
+    keys: tuple[str, ...],
+    names: tuple[str, ...],
+    rpm: int | None,
+    tpm: int | None,
+    latency: Latency | None,
+    outages: tuple[Outage, ...],
+    region: str,
+) -> None:
     """Run the Azure OpenAI emulator alone."""
+    for name in {outage.deployment for outage in outages} - {None, *DEPLOYMENTS, *names, *FAULTS}:
+        raise click.BadParameter(f"no deployment is called {name!r}", param_hint="--outage")
     sock = listen_or_exit(host, port, "--port")
-    emulator = Emulator((*DEPLOYMENTS, *names), frozenset(keys) or None)
+    limits = Limit(rpm, tpm) if rpm or tpm else None
+    emulator = Emulator(
+        (*DEPLOYMENTS, *names),
+        frozenset(keys) or None,
+        region=region,
+        limits=limits,
+        latency=latency or 0.0,
+        outages=outages,
+    )
     click.echo(f"Azure OpenAI emulator at http://{host}:{sock.getsockname()[1]}")
     click.echo(f"  deployments: {', '.join(emulator.deployments)}, and a fault-… for every fault")
     run_emulator(emulator, sock)

@@ -5,9 +5,12 @@ provoke any fault by asking for a deployment of its name (`fault-429`, `fault-cu
 """
 
 from chat_api.emulator.app import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator
+from chat_api.emulator.exchange import REGION, checked_region
 from chat_api.emulator.faults import FAULTS
 from chat_api.emulator.latency import Latency
+from chat_api.emulator.latency import parse as parse_latency
 from chat_api.emulator.outages import Outage
+from chat_api.emulator.outages import parse as parse_outage
 from chat_api.emulator.quotas import Limit
 from chat_api.emulator.server import open_emulator, run_emulator
 
@@ -15,10 +18,14 @@ __all__ = [
     "DEFAULT_DEPLOYMENT",
     "DEPLOYMENTS",
     "FAULTS",
+    "REGION",
     "Emulator",
     "Latency",
     "Limit",
     "Outage",
+    "checked_region",
     "open_emulator",
+    "parse_latency",
+    "parse_outage",
     "run_emulator",
 ]

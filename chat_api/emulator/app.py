@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from chat_api.azure_url import DATED
 from chat_api.emulator.answers import encode, invalid
 from chat_api.emulator.error_bodies import BAD_KEY, BAD_TOKEN, NO_DEPLOYMENT, NO_VERSION_ON_V1, NOT_FOUND
-from chat_api.emulator.exchange import REGION, Exchange
+from chat_api.emulator.exchange import REGION, Exchange, checked_region
 from chat_api.emulator.faults import FAULTS
 from chat_api.emulator.found import Found
 from chat_api.emulator.latency import Latency, Pace
@@ -59,11 +59,9 @@ class Emulator:
         outages: Iterable[Outage] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not (region.isascii() and region.isprintable()):
-            raise ValueError("a region's name is printable ASCII")
         self.deployments = deployments
         self.keys = keys
-        self.region = region
+        self.region = checked_region(region)
         self.open_calls = 0  # calls that are being answered right now
         self.asked: Counter[str] = Counter()  # the calls that have reached each deployment, however they ended
         self.ports: deque[int] = deque(maxlen=100)  # the callers' ports: equal ones are one connection

@@ -26,8 +26,18 @@ UNLIMITED = {
     "x-ratelimit-remaining-requests": "99",
     "x-ratelimit-remaining-tokens": "99998",
 }  # what a deployment says that refuses nobody
-
 PIECE_BYTES = 16 * 1024  # of a body that is no JSON
+
+
+def checked_region(name: str) -> str:
+    """The name of a region, if a header can carry it.
+
+    Raises:
+        ValueError: none can.
+    """
+    if not (name and name.isascii() and name.isprintable() and name == name.strip()):
+        raise ValueError(f"{name!r} is no region's name: it takes printable ASCII such as East US")
+    return name
 
 
 @dataclass

@@ -15,7 +15,7 @@ from chat_api.emulator.exchange import TRANSPORT
 KEEPALIVE_SECONDS = 120  # Azure keeps idle connections for about two minutes
 BACKLOG = 2048
 FOLLOW_SECONDS = 5.0  # for a loop that is busy, before whoever sets an outage is told that it did not come
-_INHERITED = [(socket.IPPROTO_TCP, socket.TCP_NODELAY)]
+_OPTIONS = ["TCP_NODELAY", "TCP_NOTSENT_LOWAT"]  # what accepted connections inherit, where the system has it
 
 
 class _Protocol(HttpToolsProtocol):
@@ -77,8 +77,8 @@ class _Server(uvicorn.Server):
 
     def _follow(self) -> None:
         """Close the door or open it, as the emulator has it. Nothing here waits."""
-        if self._opening and not self._opening.done():
-            return  # it calls this once more
+        if self.should_exit or (self._opening and not self._opening.done()):
+            return  # the task calls this once more when it is done
         if self._emulator.refuses and not self._held:
             self._held = _stand_in(self.servers[0])
             for connection in list(self.server_state.connections):
@@ -95,7 +95,10 @@ def _stand_in(server: asyncio.base_events.Server) -> socket.socket:
     (old,) = server.sockets
     new = socket.socket(old.family, old.type)
     new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    for level, option in _INHERITED:
+    options = [(socket.IPPROTO_TCP, getattr(socket, name)) for name in _OPTIONS if hasattr(socket, name)]
+    if old.family == socket.AF_INET6:
+        options.append((socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+    for level, option in options:
         new.setsockopt(level, option, old.getsockopt(level, option))
     address = old.getsockname()
     server.close()

@@ -10,7 +10,8 @@
     ├── Forbidden                403  refused whoever asks
     ├── ClientGone               499  the client left; nobody reads the answer
     ├── NoUpstream               503  nothing upstream can take the call now
-    │   └── PoolTimeout          503  no connection came free in time
+    │   ├── PoolTimeout          503  no connection came free in time
+    │   └── Throttled            429  every deployment has asked to be left alone for a while
     └── UpstreamError            502  the upstream failed: unreachable, not HTTP, not an answer
         ├── UpstreamRefusal      (its own status) the upstream answered with an error
         ├── ConnectError         502  no connection: refused, unknown name, no trust
@@ -115,6 +116,14 @@ class NoUpstream(GatewayError):
 
     status = 503
     code = "no_upstream"
+
+
+class Throttled(NoUpstream):
+    """Every deployment has asked to be left alone for a while; `headers` say until when (Retry-After)."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class UpstreamError(GatewayError):

@@ -106,7 +106,8 @@ class Failures:
 
     def unsendable(self, reason: str) -> UpstreamError:
         """There can be no such request."""
-        return UpstreamError(f"no request can be sent there: {reason}; check {self._setting} and model")
+        message = f"no request can be sent there: {reason}; check {self._setting} and model"
+        return UpstreamError(message, code="unsendable")
 
 
 def _advice(reason: str, setting: str) -> str:

@@ -22,6 +22,8 @@ class ProxiedResponse:
     def __init__(self, response: httpx.Response, failures: Failures) -> None:
         self.status = response.status_code
         self.headers: Headers = tuple((name.lower(), value) for name, value in response.headers.raw)
+        self.queue_seconds = 0.0  # httpx does not tell, nor how long it took to connect
+        self.connect_seconds = 0.0
         self._response = response
         self._failures = failures
 

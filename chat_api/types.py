@@ -3,11 +3,14 @@
 Those that are made for every call are msgspec's structs, which cost a tenth of a frozen dataclass.
 """
 
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
+
+MAX_LABEL_CHARS = 128  # of a name that a caller may have made up
 
 Headers = Sequence[tuple[bytes, bytes]]  # raw pairs, names in lower case
 
@@ -37,6 +40,9 @@ class Secret:
         return hash(self._text)
 
 
+Resource = tuple[str, Secret | None]  # its base URL, and our key for it: another key may be another account's
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """Where a call can go: a deployment at Azure, or a model at an OpenAI-compatible server; our key for it."""
@@ -49,24 +55,46 @@ class Deployment:
     priority: int = 0  # the lowest of a model's deployments that can take a call gets it
     weight: float = 1.0  # its share among those of the same priority
     max_in_flight: int | None = None  # calls at a time
+    in_file: bool = dataclasses.field(default=False, compare=False)  # the config file has its URL
 
     def __hash__(self) -> int:
         return hash((self.name, self.base_url))  # enough to tell them apart, and they are looked up for every call
 
     @property
     def url_setting(self) -> str:
-        """The setting that has its URL, unless the config file does."""
+        """What a person would look at for its URL."""
+        if self.in_file:
+            return "its endpoint in CONFIG_FILE"
         return "ENDPOINT" if self.kind == "azure" else "OPENAI_BASE_URL"
 
     @property
     def key_setting(self) -> str:
-        """The setting that has its key, unless the config file does."""
+        """What a person would look at for its key."""
+        if self.in_file:
+            return "its key in CONFIG_FILE"
         return "KEY" if self.kind == "azure" else "OPENAI_API_KEY"
 
     @property
     def host(self) -> str:
         """Host and port, as people name the resource in messages."""
         return self.base_url.partition("://")[2].partition("/")[0]
+
+    @property
+    def resource(self) -> Resource:
+        """What it belongs to, with all that is stored there."""
+        return self.base_url, self.key
+
+    @property
+    def label(self) -> str:
+        """Both, as the log and `x-chat-api-deployment` have them: `gpt-4o@my-resource.openai.azure.com`."""
+        return f"{self.name[:MAX_LABEL_CHARS] or '-'}@{self.host}".replace(" ", "+")
+
+    @property
+    def identity(self) -> "Deployment":
+        """What makes it this one, whatever share of which model's calls it gets."""
+        if (self.priority, self.weight, self.max_in_flight) == (0, 1.0, None):
+            return self
+        return replace(self, priority=0, weight=1.0, max_in_flight=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +128,19 @@ class Body(Protocol):
         ...
 
 
+class Attempt(Struct, eq=False):
+    """One time that a deployment was asked; it is filled in as it goes. Times are the monotonic clock's, in seconds."""
+
+    deployment: Deployment
+    started: float
+    ended: float = 0.0  # when its answer was there, for a stream its first decisive event; or when it failed
+    status: int = 0  # of the answer; 0 if there was none
+    code: str | None = None  # of the error, if it failed otherwise
+    queue_seconds: float = 0.0  # for a place among the connections
+    connect_seconds: float = 0.0  # TLS included
+    fallback: str | None = None  # the model that stands in for the one that was asked for
+
+
 class Call(Struct, frozen=True):
     """One call as the gateway understands it, free of ASGI."""
 
@@ -119,6 +160,8 @@ class Call(Struct, frozen=True):
     model_in_body: str | None = None
     choices: int = 1  # how many answers to a chat were asked for
     route: str = ""  # the path prefix of the upstream that was addressed; "" is the main one
+    request_id: str = ""  # for the log
+    trail: list[Attempt] = field(default_factory=list)  # who was asked so far, in order
 
     @property
     def is_followed(self) -> bool:
@@ -191,10 +234,15 @@ class Reply(Struct, frozen=True):
 
 
 class UpstreamResponse(Protocol):
-    """A response whose head has arrived. `aclose` releases or closes the connection, always."""
+    """A response whose head has arrived. `aclose` releases or closes the connection, always.
+
+    Its request has waited so many seconds for a place among the connections, and for a new one to be made.
+    """
 
     status: int
     headers: Headers
+    queue_seconds: float
+    connect_seconds: float
 
     def arrived(self) -> bytes | None:
         """The whole body, undecoded, if it is there already and nobody has read of it."""

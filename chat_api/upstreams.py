@@ -83,7 +83,7 @@ def _placed(row: ConfiguredDeployment, endpoint: Endpoint, settings: Settings, k
         version = row.api_version or next(known, None) or settings.api_version
     else:
         version = server_version(endpoint.base_url)
-    return Deployment(row.name, endpoint.base_url, version, row.key or key, row.kind)
+    return Deployment(row.name, endpoint.base_url, version, row.key or key, row.kind, in_file=True)
 
 
 def _shared(row: ConfiguredDeployment, deployment: Deployment) -> Deployment:

@@ -18,6 +18,7 @@ class Response:
     """A response of these chunks with that content coding."""
 
     status = 200
+    queue_seconds = connect_seconds = 0.0
 
     def __init__(self, coding: bytes | None, *chunks: bytes) -> None:
         self.headers: Headers = ((b"content-encoding", coding),) if coding is not None else ()

@@ -190,6 +190,6 @@ def test_url_that_is_none(hop: Hop, path: str) -> None:
     error = failing(hop, f"http://127.0.0.1/{path}")
 
     assert type(error) is UpstreamError
-    assert (error.status, error.code) == (502, "upstream_error")
+    assert (error.status, error.code) == (502, "unsendable")
     assert error.message.startswith("no request can be sent there: ")
     assert error.message.endswith("; check ENDPOINT and model")

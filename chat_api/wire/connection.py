@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_unsent_bytes",
         "_write_paused",
+        "connect_seconds",
         "deadline",
         "exchanges",
         "is_open",
@@ -71,6 +72,7 @@ class Connection(asyncio.Protocol):
         self._unsent_bytes = 0
         self.deadline = NEVER  # when `expire` is to be called, in the loop's time
         self.exchanges = 0  # that have begun
+        self.connect_seconds = 0.0  # that it took to make
         self.is_open = False
 
     @property

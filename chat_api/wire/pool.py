@@ -95,7 +95,8 @@ class Pool:
             raise
 
     async def _made(self) -> Connection:
-        deadline = self._loop.time() + self.limits.connect_seconds
+        started = self._loop.time()
+        deadline = started + self.limits.connect_seconds
         try:
             async with asyncio.timeout_at(deadline):
                 sock = await self._connected()
@@ -119,6 +120,7 @@ class Pool:
             raise
         if not connection.is_open:
             raise self.failures.closed()
+        connection.connect_seconds = self._loop.time() - started
         self._open.add(connection)
         return connection
 

@@ -43,13 +43,17 @@ class Response:
         "_sink",
         "_source",
         "_waiter",
+        "connect_seconds",
         "headers",
+        "queue_seconds",
         "status",
     )
 
     def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
         self.headers: Headers = ()
+        self.queue_seconds = 0.0
+        self.connect_seconds = 0.0
         self._source: Source | None = source  # None once it has nothing more to do with this response
         self._loop = loop
         self._held: list[bytes] = []

@@ -1,10 +1,12 @@
 """The wire as a transport: a pool for each origin, and a second try where a kept connection was already dead."""
 
+import asyncio
 import ssl
 
 from chat_api.errors import UpstreamClosed
 from chat_api.failures import Failures, Limits
 from chat_api.types import UpstreamRequest
+from chat_api.wire.connection import Connection
 from chat_api.wire.pool import Pool
 from chat_api.wire.request import Address, Origin, Unsendable, address, head
 from chat_api.wire.response import Response
@@ -43,13 +45,20 @@ class WireTransport:
         pool = self._pools.get((to.origin, request.setting)) or self._new_pool(to, request.setting)
         without_body = request.method == "HEAD"
         is_repeatable = isinstance(body, bytes) or body.is_repeatable
-        connection = (pool.take() if is_repeatable else None) or await pool.connect()
+        connection = pool.take() if is_repeatable else None
+        queued = connecting = 0.0
+        if connection is None:
+            connection, queued, connecting = await _connected(pool)
         try:
-            return await connection.exchange(raw, body, without_body=without_body)
+            response = await connection.exchange(raw, body, without_body=without_body)
         except UpstreamClosed:
             if connection.exchanges == 1 or connection.answer_begun or not is_repeatable:
                 raise
-        return await (await pool.connect()).exchange(raw, body, without_body=without_body)
+            connection, queued, connecting = await _connected(pool)
+            response = await connection.exchange(raw, body, without_body=without_body)
+        if queued or connecting:
+            response.queue_seconds, response.connect_seconds = queued, connecting
+        return response
 
     def _new_pool(self, to: Address, setting: str) -> Pool:
         failures = Failures(to.authority, setting, self._limits)
@@ -61,3 +70,13 @@ class WireTransport:
         """Close every connection."""
         for pool in self._pools.values():
             pool.close()
+
+
+async def _connected(pool: Pool) -> tuple[Connection, float, float]:
+    """A connection that was not there yet, and the seconds that it took: for a place, and to be made."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    connection = await pool.connect()
+    taken = loop.time() - started
+    making = 0.0 if connection.exchanges else connection.connect_seconds
+    return connection, max(0.0, taken - making), making

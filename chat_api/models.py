@@ -55,6 +55,12 @@ class Models:
         return list(dict.fromkeys([*self._groups, *(name for name in own if name not in self._by_deployment)]))
 
     @property
+    def served(self) -> list[tuple[str, Deployment]]:
+        """Each model with each of its deployments; the default ones under their own names."""
+        named = [(one.name, one) for one in self._default if one.name]
+        return list(dict.fromkeys([*named, *((model, one) for model, group in self._groups.items() for one in group)]))
+
+    @property
     def relays_list(self) -> bool:
         """Whether the server knows its models better than we do: it is OpenAI-compatible, and nothing is mapped."""
         return not self._groups and self._default[0].kind == "openai"

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from chat_api.errors import RequestError, UpstreamError
 from chat_api.fields import FIELDS, Given, kind_of, read_value
+from chat_api.routing import checked_model
 
 _PROMPT_FIELDS = ("prompt", "userPrompt", "systemPrompt", "assistantPrompt", "messages", "extra")
 PARAMETERS = tuple(name for name in FIELDS if name not in (*_PROMPT_FIELDS, "model"))
@@ -38,7 +39,7 @@ def build(given: Given, defaults: Mapping[str, Any]) -> ChatPrompt:
     """
     values = {name: value for name, raw in given.items() if (value := read_value(name, raw)) is not None}
     prompt = _prompt(values, given)
-    model = values.pop("model", None)
+    model = checked_model(values.pop("model")) if "model" in values else None
     messages = _messages(values, prompt)
     extra = _extra(values.pop("extra", None), values)
     own = {name: values[name] for name in PARAMETERS if name in values} | extra

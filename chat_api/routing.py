@@ -104,7 +104,7 @@ def _model(raw: bytes) -> str | None:
         name = _decode_name(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise _no_model(f"model is {_kind(raw)}; it takes the name of a model") from None
-    return _checked(name)
+    return checked_model(name)
 
 
 def form_model(value: bytes | None) -> str | None:
@@ -113,10 +113,15 @@ def form_model(value: bytes | None) -> str | None:
     Raises:
         RequestError: no model is called so.
     """
-    return _checked(value.decode("utf-8", "replace")) if value else None
+    return checked_model(value.decode("utf-8", "replace")) if value else None
 
 
-def _checked(name: str) -> str:
+def checked_model(name: str) -> str:
+    """The name of a model, as a caller gives it.
+
+    Raises:
+        RequestError: no model is called so.
+    """
     if not name.isprintable() or len(name.encode("utf-8", "replace")) > MAX_MODEL_BYTES:
         raise _no_model("model holds a character that no name has, or is too long; it takes the name of a model")
     return name

@@ -14,13 +14,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chat_api.asking import Asking
+from chat_api.budget import RetryBudget
 from chat_api.emulator import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator, open_emulator
 from chat_api.endpoints import Routes, relayed_prefixes
 from chat_api.gateway import Gateway
 from chat_api.guards import AddressFilter, LoopbackGuard, RequestTarget
 from chat_api.middleware import REQUEST_ID, AccessLog, ErrorBoundary
 from chat_api.models import Models
-from chat_api.relay import Relay
+from chat_api.pool import Pool
+from chat_api.relay import Relay, Retries
 from chat_api.settings import Settings
 from chat_api.streaming import let_streams_drain
 from chat_api.types import Deployment, Proxies, Secret, Transport
@@ -34,7 +37,11 @@ EXPOSED = (
     "openai-processing-ms",
     "retry-after",
     "retry-after-ms",
+    "server-timing",
     "x-chat-api-adapted",
+    "x-chat-api-attempts",
+    "x-chat-api-deployment",
+    "x-chat-api-fallback",
     "x-chat-api-finish-reason",
     "x-ms-deployment-name",
     "x-ms-region",
@@ -71,6 +78,7 @@ class App:
 
     def __init__(self, routes: ASGIApp, filters: list[Middleware], lifespan: Callable[["App"], Lifetime]) -> None:
         self.upstream = ""  # who answers at /v1, once it is known
+        self.is_draining = False  # the server sets it, before it takes no more calls
         self.router = Router(lifespan=lifespan)  # for its lifespan; it has no routes
         self._served = routes
         for cls, args, kwargs in reversed(filters):
@@ -103,8 +111,7 @@ def create_app(
             values = replace(settings, proxies=Proxies()) if emulated else settings  # it is in this very process
             sender = transport or UpstreamTransport(values, verify=_tls(tables))
             stack.push_async_callback(sender.aclose)
-            gateway = Gateway(tables, Relay(sender), settings.client_keys)
-            yield {"settings": settings, "gateway": gateway, "started": int(time.time())}
+            yield {"settings": settings, "gateway": _gateway(settings, tables, sender), "started": int(time.time())}
 
     prefixes = _prefixes(settings)
     return App(
@@ -112,6 +119,14 @@ def create_app(
         _middleware(settings, relayed_prefixes(settings.config.api_base, prefixes), access),
         lifespan,
     )
+
+
+def _gateway(settings: Settings, tables: Mapping[str, Models], transport: Transport) -> Gateway:
+    pool = Pool([one for models in tables.values() for one in models.deployments])
+    budget = RetryBudget()
+    retries = Retries(settings.max_attempts, settings.retry_wait, settings.hedge_after)
+    relay = Relay(Asking(transport, budget), budget, retries)
+    return Gateway(tables, pool, relay, settings.client_keys)
 
 
 def _prefixes(settings: Settings) -> tuple[str, ...]:

@@ -46,6 +46,12 @@ class ConfiguredDeployment:
     weight: float = 1.0
     max_in_flight: int | None = None
 
+    @property
+    def share(self) -> str:
+        """What it gets of its models' calls, in words, where the entry says so."""
+        said = (("priority", self.priority, 0), ("weight", self.weight, 1), ("max_in_flight", self.max_in_flight, None))
+        return "".join(f", {name} {value:g}" for name, value, default in said if value is not None and value != default)
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

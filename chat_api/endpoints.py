@@ -12,7 +12,7 @@ from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.headers import first, is_value, prefers_text, relayed
-from chat_api.middleware import SERVED_BY, served_by
+from chat_api.middleware import TRAIL
 from chat_api.operations import path_meant
 from chat_api.passing import send_whole
 from chat_api.prompts import answer_json, answer_text, build
@@ -54,7 +54,9 @@ class SimpleChat:
             stream=prompt.stream,
             credential=head.credential,
             defaulted=prompt.defaulted,
+            request_id=scope.get("chat_api.request_id", ""),
         )
+        scope[TRAIL] = call.trail
         wants_text = prefers_text(head.accept)
         if call.stream and not wants_text:
             await _chat_events(scope, receive, send, call)
@@ -62,7 +64,6 @@ class SimpleChat:
         with Watch(scope, receive):
             reply = await gateway.handle(call)
         try:
-            scope[SERVED_BY] = served_by(reply)
             answer = accepted(reply, call)
             if isinstance(answer.body, bytes):
                 await _send_whole(send, answer, answer.body, call, wants_text=wants_text)
@@ -80,7 +81,6 @@ async def _chat_events(scope: Scope, receive: Receive, send: Send, call: Call) -
     try:
         response = ChatEvents(task, call, ping)
         if task.done():
-            scope[SERVED_BY] = served_by(task.result())
             reply = accepted(task.result(), call)
             if isinstance(reply.body, bytes):
                 return await _send_whole(send, reply, reply.body, call)

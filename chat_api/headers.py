@@ -1,6 +1,7 @@
 """Header decisions over raw `(name, value)` byte pairs with lower-case names: no I/O, no framework."""
 
 import ipaddress
+from collections.abc import Callable
 from functools import lru_cache
 
 from chat_api.types import Headers
@@ -23,6 +24,7 @@ OF_BODY = frozenset({b"content-type", b"content-encoding", b"content-length", b"
 FORWARDED = frozenset(
     {b"content-type", b"content-encoding", b"accept", b"accept-encoding", b"idempotency-key", b"user-agent"}
 )
+MAX_DECISIONS = 128  # names whose fate is remembered
 FORWARDED_PREFIXES = (b"x-ms-", b"aoai-", b"openai-")
 
 
@@ -47,17 +49,17 @@ def _media_type(value: bytes) -> str:
 
 def relayed(headers: Headers) -> Headers:
     """The upstream headers that go on to the client."""
-    return _sound([pair for pair in headers if _is_relayed(pair[0])])
+    return _sound([pair for pair in headers if _relayed[pair[0]]])
 
 
 def relayed_verbatim(headers: Headers) -> Headers:
     """The upstream headers that go on with a body that goes on as it came."""
-    return _sound([pair for pair in headers if _is_relayed_verbatim(pair[0])])
+    return _sound([pair for pair in headers if _relayed_verbatim[pair[0]]])
 
 
 def forwarded(headers: Headers) -> Headers:
     """The caller's headers that go upstream: an allow-list, so no credential, cookie or forwarding note does."""
-    return _sound([pair for pair in headers if _is_forwarded(pair[0])])
+    return _sound([pair for pair in headers if _forwarded[pair[0]]])
 
 
 def _sound(headers: list[tuple[bytes, bytes]]) -> Headers:
@@ -67,20 +69,23 @@ def _sound(headers: list[tuple[bytes, bytes]]) -> Headers:
     return tuple(pair for pair in headers if is_value(pair[1]))
 
 
-# The same few names come in every message, so what is decided of each is remembered.
-@lru_cache(maxsize=128)
-def _is_relayed(name: bytes) -> bool:
-    return name in RELAYED or name.startswith(RELAYED_PREFIXES)
+class _Decisions(dict[bytes, bool]):
+    """What is decided of each name: the same few come in every message, and a look at a dictionary costs least."""
+
+    def __init__(self, decide: Callable[[bytes], bool]) -> None:
+        super().__init__()
+        self._decide = decide
+
+    def __missing__(self, name: bytes) -> bool:
+        if len(self) >= MAX_DECISIONS:
+            self.clear()
+        self[name] = decided = self._decide(name)
+        return decided
 
 
-@lru_cache(maxsize=128)
-def _is_relayed_verbatim(name: bytes) -> bool:
-    return name in OF_BODY or _is_relayed(name) or name.startswith(b"openai-")
-
-
-@lru_cache(maxsize=128)
-def _is_forwarded(name: bytes) -> bool:
-    return name in FORWARDED or name.startswith(FORWARDED_PREFIXES)
+_relayed = _Decisions(lambda name: name in RELAYED or name.startswith(RELAYED_PREFIXES))
+_relayed_verbatim = _Decisions(lambda name: name in OF_BODY or _relayed[name] or name.startswith(b"openai-"))
+_forwarded = _Decisions(lambda name: name in FORWARDED or name.startswith(FORWARDED_PREFIXES))
 
 
 def accepts_gzip(headers: Headers) -> bool:

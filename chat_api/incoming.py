@@ -4,6 +4,7 @@ from urllib.parse import unquote
 
 from starlette.types import Receive, Scope
 
+from chat_api.headers import first
 from chat_api.multipart import FieldFinder, boundary_of
 from chat_api.operations import DEPLOYMENT_SCOPED, Target, is_unrouted
 from chat_api.reading import check_coding, read_body
@@ -13,6 +14,7 @@ from chat_api.settings import Settings
 from chat_api.spool import Form, Upload, declared_size, pieces_of
 from chat_api.types import Body, Call, Headers
 
+MAX_NAMING_BYTES = 256 * 1024  # of JSON that is about things; what is larger is passed on as it comes
 _OURS = ("api-version", "api-key")  # of a query: what the caller has no say in
 
 
@@ -42,6 +44,7 @@ async def read_call(
         model_in_body=routing.model,
         choices=routing.choices,
         route=route,
+        request_id=scope.get("chat_api.request_id", ""),
     )
 
 
@@ -54,6 +57,8 @@ async def _read(
     is_routed_form = is_form and operation in DEPLOYMENT_SCOPED
     passes = is_unrouted(scope["method"], operation) or operation.startswith("/")
     if passes or (is_form and not is_routed_form):
+        if _names_things(scope["method"], head, headers):
+            return await read_body(scope, receive, settings.max_body_bytes), Routing()
         return _upload(head, headers, receive, settings.max_upload_bytes), Routing()
     check_coding(head.coding)
     if is_routed_form:
@@ -61,6 +66,13 @@ async def _read(
         return form, Routing(model=form_model(form.model))
     body = await read_body(scope, receive, settings.max_body_bytes)
     return body, read_routing(body) if body.strip() or operation in DEPLOYMENT_SCOPED else Routing()
+
+
+def _names_things(method: str, head: RequestHead, headers: Headers) -> bool:
+    """Whether a body is held to see what it names, a batch's file say, as only one resource may know it."""
+    is_json = head.media_type in ("application/json", "application/x-www-form-urlencoded")  # as curl calls it
+    size = first(headers, b"content-length") or b""
+    return method == "POST" and is_json and head.coding is None and size.isdigit() and int(size) <= MAX_NAMING_BYTES
 
 
 def _upload(head: RequestHead, headers: Headers, receive: Receive, max_bytes: int) -> bytes | Upload:

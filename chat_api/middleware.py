@@ -5,7 +5,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 
 import msgspec
 from starlette.responses import Response
@@ -23,11 +22,12 @@ from chat_api.errors import (
 from chat_api.headers import first
 from chat_api.request_head import head_of
 from chat_api.retrying import SHOULD_RETRY
-from chat_api.types import Deployment, Headers, Reply
+from chat_api.trail import in_words, told_of
+from chat_api.types import Headers
 
 REQUEST_ID = b"x-chat-api-request-id"
-# In the scope, for the access log: who answered, and the status with which the server itself refused the request.
-SERVED_BY = "chat_api.served_by"
+# In the scope, for the access log: who was asked, and the status with which the server itself refused the request.
+TRAIL = "chat_api.trail"
 REFUSED = "chat_api.refused"
 # The status of the answer, once it has begun.
 STATUS = "chat_api.status"
@@ -67,7 +67,9 @@ class AccessLog:
             nonlocal complete
             if message["type"] == "http.response.start":
                 scope[STATUS] = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
+                trail = scope.get(TRAIL)
+                told = told_of(trail, time.perf_counter() - started) if trail else ()
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode()), *told]
             elif not message.get("more_body", False):
                 complete = True
             return send(message)
@@ -81,7 +83,8 @@ class AccessLog:
             status = scope.get(STATUS) or scope.get(REFUSED, 499)
             cut = "" if complete or STATUS not in scope else " (cut short)"
             milliseconds = (time.perf_counter() - started) * 1000
-            served = f" {scope[SERVED_BY]}" if SERVED_BY in scope else ""
+            trail = scope.get(TRAIL)
+            served = in_words(trail) if trail else ""
             words = f"{client} {scope['method']} {path} {status}{cut} {milliseconds:.1f} ms {request_id}{served}"
             self._write(words)
 
@@ -140,16 +143,6 @@ def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
         case _:
             log.error("a fault of ours (request %s)", request_id, exc_info=error)
             return GatewayError(f"internal error; the log has it under request {request_id}")
-
-
-def served_by(reply: Reply) -> str:
-    """Who gave a reply, in the words of the access log."""
-    return _words(reply.deployment)
-
-
-@lru_cache(maxsize=256)
-def _words(deployment: Deployment) -> str:
-    return f"{deployment.name or '-'}@{deployment.host}".replace(" ", "+")
 
 
 def upstream_id(headers: Headers) -> str:

@@ -16,12 +16,13 @@ import msgspec
 from msgspec import Raw, structs
 
 from chat_api.errors import UpstreamError, UpstreamRefusal
-from chat_api.headers import first, media_type, relayed
+from chat_api.headers import media_type, relayed
 from chat_api.operations import CHAT, DEPLOYMENT_SCOPED
 from chat_api.retrying import bounded
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply
 
 _MAX_TEXT = 500
+_CHOICES = b'{"choices":[{'  # Azure sorts the members
 _UNSUPPORTED = ("unsupported_parameter", "unsupported_value")
 _NAMED_PARAMETER = re.compile(r"Unsupported (?:parameter|value): '(\w+)'")
 # Errors that arrive inside a 200 have no status; their code or type stands for one.
@@ -70,9 +71,33 @@ def accepted(reply: Reply, call: Call) -> Reply:
         return reply
     if reply.status >= 300:
         raise explained(read_refusal(reply.status, reply.headers, reply.body), reply.deployment, call)
-    if call.stream:
-        raise hidden_refusal(reply, call) or no_events(reply)
     return reply
+
+
+def truly(reply: Reply, call: Call) -> Reply:
+    """A whole reply, of JSON that is not compressed, under its true status: an error may come as a 200.
+
+    Raises:
+        UpstreamError: there is nothing in it, or no events where they were asked for.
+    """
+    body = reply.body
+    if reply.status >= 300 or not isinstance(body, bytes):
+        return reply
+    if reply.status == 200 and (not body or body.isspace()):
+        raise UpstreamError(f"{reply.deployment.host} answered 200 with nothing in it", code="not_an_answer")
+    if body.startswith(_CHOICES) and not call.stream:
+        return reply  # as nearly all answers to a chat begin, and no error does
+    is_wanted_as_events = call.stream and call.operation in CHAT
+    if not call.verbatim and not body.lstrip().startswith(b"{"):
+        raise UpstreamError(f"{reply.deployment.host} answered with no chat completion", code="not_an_answer")
+    if not is_wanted_as_events and not _is_error_alone(body):
+        return reply
+    refusal = read_refusal_in_200(reply.headers, body)
+    if refusal is None:
+        if is_wanted_as_events:
+            raise no_events(reply)
+        return reply
+    return structs.replace(reply, status=refusal.status)
 
 
 def no_events(reply: Reply) -> UpstreamError:
@@ -88,21 +113,11 @@ def relayable(reply: Reply, call: Call, now: float) -> Reply:
         UpstreamError: it is an error of another shape, or asks for a wait that no client can live with.
     """
     body, status = reply.body, reply.status
-    if not isinstance(body, bytes):
+    if not isinstance(body, bytes) or status < 300:
         return reply
-    if status < 300:
-        is_json = media_type(reply.headers) == "application/json" and first(reply.headers, b"content-encoding") is None
-        if status == 200 and is_json and (not body or body.isspace()) and call.method != "HEAD":
-            raise UpstreamError(f"{reply.deployment.host} answered 200 with nothing in it", code="not_an_answer")
-        if call.stream and call.operation in CHAT:
-            raise hidden_refusal(reply, call) or no_events(reply)
-        refusal = hidden_refusal(reply, call) if is_json and _is_error_alone(body) else None
-        if refusal is None:
-            return reply
-        status = refusal.status
     headers, wait = bounded(reply.headers, now)
     if wait is None and _is_in_shape(body):
-        return structs.replace(reply, status=status, headers=headers)
+        return structs.replace(reply, headers=headers)
     refusal = explained(read_refusal(status, headers, body), reply.deployment, call)
     if wait is not None and f"{wait:.0f}" not in refusal.message:
         refusal.message += f" It asks to wait {wait:.0f} seconds."
@@ -227,7 +242,8 @@ def _hint(refusal: UpstreamRefusal, deployment: Deployment, call: Call) -> str |
     source = "model" if call.model else "DEPLOYMENT_NAME"
     key = deployment.key_setting if deployment.key else "the key you presented"
     is_azure = deployment.kind == "azure"
-    settings = f'ENDPOINT and API_VERSION, which is "{version}"' if is_azure else f"and {deployment.url_setting}"
+    url = deployment.url_setting
+    settings = f'{url} and API_VERSION, which is "{version}"' if is_azure else f"and {url}"
     path = f"{host} knows no such path or version; check the path, {settings}"
     if call.method != "POST" and call.operation in DEPLOYMENT_SCOPED:
         path = f"{call.operation} takes a POST"

@@ -1,255 +1,282 @@
-"""The attempt loop: prepare, send, judge, and answer.
+"""The attempt loop: pick a deployment, ask it, judge, fail over.
 
-Invariant: every attempt is identical to the first except for what the deployment itself taught us
-about its parameters. Nothing is repeated once a byte has gone downstream.
+Invariant: every attempt is identical to the first except for the deployment, and for what that taught us
+about its parameters. Nothing is repeated once a byte has gone downstream, and nothing is waited for,
+unless there is only one deployment and RETRY_WAIT allows it.
 """
 
 import asyncio
-import contextlib
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
-from chat_api import refusals, translate
-from chat_api.coding import decoded, is_readable, without_coding
-from chat_api.credentials import credential
-from chat_api.errors import UpstreamError
-from chat_api.headers import accepts_gzip, first, media_type, relayed
-from chat_api.sse import MAX_EVENT_BYTES, Event, EventDecoder, read_chunk
-from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Sink, Transport, UpstreamResponse
-
-MAX_REMEMBERED_DEPLOYMENTS = 1000
-MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer that is read whole
-MIN_KEY_BYTES = 12  # anything shorter is no key, and may be a word of any message
-MAX_HELD_BYTES = 1024 * 1024  # of JSON that is read before it goes on
-# After [DONE] an upstream's body has only its last chunk mark to come; it comes at once or not at all.
-LAST_CHUNK_SECONDS = 1.0
+from chat_api.asking import Asking
+from chat_api.budget import RetryBudget
+from chat_api.errors import GatewayError
+from chat_api.health import Health
+from chat_api.pool import Group, Tier
+from chat_api.types import Attempt, Call, Reply, Resource
+from chat_api.verdicts import (
+    Outcome,
+    Verdict,
+    conclusion,
+    may_be_repeated,
+    may_run_twice,
+    outcome_of,
+    wait_before_again,
+    words_of,
+)
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """What the settings say of attempts; seconds, 0 for never."""
+
+    max_attempts: int = 5
+    wait_seconds: float = 0.0  # for the only deployment
+    hedge_seconds: float = 0.0  # of silence, before a second deployment is asked
+
+
+class Asked(NamedTuple):
+    """An attempt at a deployment, as it was picked."""
+
+    member: Health
+    tier: Tier
+    attempt: Attempt
+    is_last_resort: bool  # there was none that was available
+
+
 class Relay:
-    """Carries calls to deployments, and remembers which parameters each of them wants otherwise."""
+    """Carries calls to deployments.
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._learned: dict[Deployment, tuple[Adaptation, ...]] = {}
+    Args:
+        asking: asks one of them.
+        budget: how many calls may be made again.
+        retries: what the settings allow.
+        sleep: waits so many seconds.
+    """
 
-    async def exchange(self, call: Call, deployment: Deployment) -> Reply:
-        """The deployment's reply: its answer, or its refusal under a true status.
+    def __init__(
+        self,
+        asking: Asking,
+        budget: RetryBudget,
+        retries: Retries = Retries(),
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._asking = asking
+        self.budget = budget
+        self._retries = retries
+        self._sleep = sleep
+        self._abandoned: set[asyncio.Future[Any]] = set()  # tasks that end soon, and that nobody else remembers
 
-        A parameter that the deployment refuses and that may be sent otherwise is, once; what was
-        changed is in the reply's `adaptations`.
+    def exchange(
+        self, call: Call, group: Group, *, barred: Collection[Health] = (), at: Resource | None = None
+    ) -> Coroutine[Any, Any, Reply]:
+        """The reply to a call: an answer, or the refusal that is left when nobody could give one.
+
+        Args:
+            call: what is asked; its `trail` gets every attempt.
+            group: the deployments that may answer.
+            barred: those among them that this caller may not use.
+            at: the resource that the call belongs to, where it has to go.
 
         Raises:
-            GatewayError: there is no credential, or the upstream could not be reached or understood.
+            GatewayError: there is no credential, or no deployment could be reached or understood.
         """
-        presented = credential(call, deployment)
-        while True:
-            learned = self._learned.get(deployment, ()) if self._learned else ()
-            request, applied = translate.upstream_request(call, deployment, presented, learned)
-            response = await self._transport.send(request)
-            reply = _without_key(await _judged(response, call, deployment, applied), presented[1])
-            if reply.status != 400 or call.verbatim or not isinstance(reply.body, bytes):
-                return reply
-            refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)
-            adaptation = refusals.adaptation_for(refusal, call)
-            if adaptation is None or adaptation in learned:
-                return reply
-            self._remember(deployment, adaptation)
-            log.info('deployment "%s" refused %s: %s', deployment.name, adaptation.parameter, adaptation)
+        only = group.only
+        if only is None or only.is_full:
+            return self._over(call, group, barred, at)
+        return self._again(call, only) if self._retries.wait_seconds else self._asking.ask(call, only)
 
-    def _remember(self, deployment: Deployment, adaptation: Adaptation) -> None:
-        """Learn it for the next attempt; the memory is bounded, and forgets the deployment it learned of first."""
-        learned = self._learned.get(deployment, ())
-        if adaptation in learned:
-            return  # another call has learned it in the meantime
-        if not learned and len(self._learned) >= MAX_REMEMBERED_DEPLOYMENTS:
-            del self._learned[next(iter(self._learned))]
-        self._learned[deployment] = (*learned, adaptation)
-
-
-@runtime_checkable
-class Flowing(Protocol):
-    """Chunks that need not be asked for one by one."""
-
-    async def flow(self, sink: Sink) -> Awaitable[object] | None:
-        """As `ByteStream` has it."""
-        ...
-
-
-class RelayedBody:
-    """A response's body as it arrives, read once: the chunks that were held to judge it, then the rest."""
-
-    def __init__(self, response: UpstreamResponse, held: list[bytes], rest: AsyncIterator[bytes]) -> None:
-        self._response = response
-        self._held = deque(held)
-        self._rest = rest
-        self._end_is_next = False
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return self._held.popleft() if self._held else await anext(self._rest)
-
-    async def flow(self, sink: Sink) -> Awaitable[object] | None:
-        """Give `sink` each chunk as it comes, until it returns something to await; None is the end."""
-        while self._held:
-            if (waiting := sink(self._held.popleft())) is not None:
-                return waiting
-        if isinstance(self._rest, Flowing):
-            return await self._rest.flow(sink)
-        async for chunk in self._rest:
-            if (waiting := sink(chunk)) is not None:
-                return waiting
-        return None
-
-    def expect_end(self) -> None:
-        """The answer is complete: only the end of the body is still to come."""
-        self._end_is_next = True
-
-    async def aclose(self) -> None:
-        """Let go of the connection; one whose body has only its end to come is read out, to serve again."""
+    async def _over(self, call: Call, group: Group, barred: Collection[Health], at: Resource | None) -> Reply:
+        """Ask one deployment after the other until one answers, each the best that is left."""
+        self.budget.begin(self._asking.now())
+        asked: list[Health] = [*barred]
+        outcomes: list[Outcome] = []
         try:
-            if self._end_is_next:
-                with contextlib.suppress(UpstreamError, TimeoutError):
-                    async with asyncio.timeout(LAST_CHUNK_SECONDS):
-                        async for _ in self._rest:
-                            pass
+            while (picked := self._next(call, group, outcomes, asked, at)) is not None:
+                if self._retries.hedge_seconds and may_run_twice(call):
+                    outcomes += await self._hedged(call, group, picked, asked, at)
+                else:
+                    outcomes.append(await self._outcome(call, picked))
+                last = outcomes[-1]
+                if last.reply is not None and self._is_final(last, call):
+                    if last.verdict is Verdict.WELL and picked.is_last_resort:
+                        group.may_be_back(self._asking.now())
+                    return last.reply
         finally:
-            await self._response.aclose()
+            self.budget.end()
+        rest = [one for one in group.allowed(barred, at) if one not in asked]
+        return conclusion(outcomes, rest, model=group.model, now=self._asking.now())
+
+    def _is_final(self, outcome: Outcome, call: Call) -> bool:
+        """Whether the caller gets just that: an answer, or what nobody else may be asked after."""
+        return self._retries.max_attempts == 1 or not may_be_repeated(outcome, call)
+
+    def _next(
+        self, call: Call, group: Group, outcomes: list[Outcome], asked: list[Health], at: Resource | None
+    ) -> Asked | None:
+        """Pick the deployment of the next attempt, which begins; None if there is to be none."""
+        now = self._asking.now()
+        is_retry = bool(outcomes) and outcomes[-1].verdict is not Verdict.ELSEWHERE  # looking for a thing is none
+        if is_retry and len(call.trail) >= self._retries.max_attempts:
+            return None
+        picked = group.pick(now, asked, at=at, probe=may_run_twice(call))
+        picked = picked or group.least_bad(now, asked, at=at)
+        if picked is None or (is_retry and not self.budget.take(now)):
+            return None
+        return self._begun(call, picked, asked)
+
+    def _begun(self, call: Call, picked: tuple[Health, Tier], asked: list[Health]) -> Asked:
+        """An attempt has its place from the moment it is picked: the next call is not to count on it."""
+        member, tier = picked
+        asked.append(member)
+        is_last_resort = not member.is_available(self._asking.now())
+        return Asked(member, tier, self._asking.begin(call, member, tier.fallback), is_last_resort)
+
+    async def _outcome(self, call: Call, asked: Asked) -> Outcome:
+        """Ask one of several; what is not its fault is raised."""
+        try:
+            outcome = outcome_of(asked.attempt, asked.member, await self._asking.ask(call, asked.member, asked.attempt))
+        except GatewayError as error:
+            outcome = outcome_of(asked.attempt, asked.member, error)
+            if self._is_final(outcome, call):
+                raise
+        if outcome.verdict is Verdict.WELL and asked.attempt.status >= 400:
+            outcome = structs.replace(outcome, verdict=_verdict(asked))
+        if outcome.verdict is not Verdict.WELL:
+            _log(call, outcome, self._asking.now())
+        return outcome
+
+    async def _hedged(
+        self, call: Call, group: Group, first: Asked, asked: list[Health], at: Resource | None
+    ) -> list[Outcome]:
+        """Ask one, and a second one if it says nothing for a while; the best outcome comes last."""
+        running = {asyncio.ensure_future(self._outcome(call, first)): first}
+        early = next(iter(running))
+        outcomes: list[Outcome] = []
+        try:
+            await asyncio.wait(running, timeout=self._retries.hedge_seconds)
+            if not early.done() and (second := self._second(call, group, first, asked, at)):
+                running[asyncio.ensure_future(self._outcome(call, second))] = second
+            while running and not (outcomes and _rank(outcomes[-1]) == BEST):
+                task = (await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED))[0].pop()
+                del running[task]
+                outcomes.append(task.result())
+                outcomes.sort(key=_rank)
+            if early in running:
+                first.member.was_slower(first.attempt, self._asking.now(), self._asking.rng)
+            _put_last(call.trail, outcomes[-1].attempt)
+            return outcomes
+        finally:
+            for task, one in running.items():
+                self._abandon(call, task, one)
+            del task, early, running  # an error's trace knows this frame
+
+    def _second(self, call: Call, group: Group, first: Asked, asked: list[Health], at: Resource | None) -> Asked | None:
+        """The hedge: another deployment of the same model, that is known to be well."""
+        now = self._asking.now()
+        if len(call.trail) >= self._retries.max_attempts:
+            return None
+        picked = group.pick(now, asked, at=at, probe=False)
+        if picked is None or picked[0].ejected_until or picked[1].fallback != first.tier.fallback:
+            return None
+        return self._begun(call, picked, asked) if self.budget.take(now) else None
+
+    def _abandon(self, call: Call, task: asyncio.Future[Outcome], asked: Asked) -> None:
+        """Cancel what is still being asked; what answers nevertheless is closed."""
+        number, label = _number(call, asked.attempt), asked.member.deployment.label
+        log.info("attempt %d of request %s at %s: dropped before its answer", number, call.request_id, label)
+
+        def dispose(task: asyncio.Future[Outcome]) -> None:
+            self._abandoned.discard(task)
+            if not asked.attempt.ended:  # it had not even begun
+                asked.attempt.ended = self._asking.now()
+                asked.member.release(asked.attempt)
+            reply = None if task.cancelled() or task.exception() else task.result().reply
+            if reply is not None and not isinstance(reply.body, bytes):
+                closing = asyncio.ensure_future(reply.body.aclose())
+                self._abandoned.add(closing)
+                closing.add_done_callback(self._abandoned.discard)
+
+        self._abandoned.add(task)
+        task.add_done_callback(dispose)
+        task.cancel()
+
+    async def _again(self, call: Call, member: Health) -> Reply:
+        """Ask the only deployment, and wait for it where that is short."""
+        left = self._retries.wait_seconds
+        self.budget.begin(self._asking.now())
+        try:
+            return await self._until_answered(call, member, left)
+        finally:
+            self.budget.end()
+
+    async def _until_answered(self, call: Call, member: Health, left: float) -> Reply:
+        while True:
+            attempt = self._asking.begin(call, member)
+            try:
+                reply = await self._asking.ask(call, member, attempt)
+                outcome = outcome_of(attempt, member, reply)
+                if (wait := self._wait(call, outcome, left)) is None:
+                    return reply
+            except GatewayError as error:
+                outcome = outcome_of(attempt, member, error)
+                if (wait := self._wait(call, outcome, left)) is None:
+                    raise
+            _log(call, outcome, self._asking.now())
+            left -= wait
+            await self._sleep(wait)
+
+    def _wait(self, call: Call, outcome: Outcome, left: float) -> float | None:
+        tries = len(call.trail)
+        if tries >= self._retries.max_attempts or not may_be_repeated(outcome, call):
+            return None
+        wait = wait_before_again(outcome, tries, left, self._asking.wall(), self._asking.rng)
+        return wait if wait is not None and self.budget.take(self._asking.now()) else None
 
 
-async def _judged(
-    response: UpstreamResponse, call: Call, deployment: Deployment, applied: tuple[Adaptation, ...]
-) -> Reply:
-    """The reply that a response's head, and for a stream its first decisive event, stand for."""
-    try:
-        if not (200 <= response.status < 300 or 400 <= response.status < 600):
-            what = f"{deployment.host} answered {response.status}, which is no answer to a call"
-            message = f"{what}; check {deployment.url_setting}"
-            raise UpstreamError(message, code="not_an_answer")
-        if response.status == 407:  # a proxy's own; nobody else may say it (RFC 9110 section 15.5.8)
-            message = f"the proxy to {deployment.host} wants other credentials; check UPSTREAM_PROXY"
-            raise UpstreamError(message, code="proxy_failed")
-        if call.method == "HEAD" or response.status == 204:  # its headers may speak of a body that does not come
-            await response.aclose()
-            return Reply(response.status, response.headers, b"", deployment)
-        kind = media_type(response.headers)
-        if response.status == 200 and kind == "text/event-stream" and (call.stream or call.is_followed):
-            return await _judged_stream(response, deployment, applied)
-        if call.verbatim and response.status < 300:
-            return await _judged_answer(response, kind, call, deployment)
-        if response.status >= 400 and not is_readable(response.headers):
-            await response.aclose()  # its status and headers tell the most of it
-            return Reply(response.status, without_coding(response.headers), b"", deployment, applied)
-        body = await _whole(response, decoded(response), deployment)
-        return Reply(response.status, without_coding(response.headers), body, deployment, applied)
-    except BaseException:
-        await response.aclose()
-        raise
+def _verdict(asked: Asked) -> Verdict:
+    """The verdict on a refusal that is the caller's own, if it is the last word.
 
-
-def _without_key(reply: Reply, credential: bytes) -> Reply:
-    """The reply without the key it was asked with: some servers repeat the one that they refuse."""
-    key = credential.removeprefix(b"Bearer ")
-    if len(key) < MIN_KEY_BYTES or not isinstance(reply.body, bytes) or key not in reply.body:
-        return reply
-    return structs.replace(reply, body=reply.body.replace(key, b"***"))
-
-
-async def _whole(response: UpstreamResponse, chunks: AsyncIterator[bytes], deployment: Deployment) -> bytes:
-    body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise _too_large(deployment, MAX_ANSWER_BYTES)
-    await response.aclose()
-    return bytes(body)
-
-
-async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, deployment: Deployment) -> Reply:
-    """The reply to a relayed call that was answered, but with no event stream.
-
-    JSON that is small is read first, so that an answer that breaks off, or is none, gets a true
-    status. What is large or binary goes on as it comes.
+    It is not that of a stand-in, whose model is another, nor that of one that has not what is looked for.
     """
-    # A coding that the caller cannot read is opened, though it was not asked for.
-    readable = first(response.headers, b"content-encoding") is None or accepts_gzip(call.headers)
-    if readable and kind == "application/json":
-        body = response.arrived()
-        if body is not None:
-            return Reply(response.status, response.headers, body, deployment)
-    chunks = response.chunks() if readable else decoded(response)
-    headers = response.headers if readable else without_coding(response.headers)
-    held: list[bytes] = []
-    size = 0
-    if kind == "application/json":
-        async for chunk in chunks:
-            held.append(chunk)
-            size += len(chunk)
-            if size > MAX_HELD_BYTES:
-                return Reply(response.status, headers, RelayedBody(response, held, chunks), deployment)
-        await response.aclose()
-        return Reply(response.status, headers, held[0] if len(held) == 1 else b"".join(held), deployment)
-    if kind == "text/html" and call.method == "POST":
-        message = f"{deployment.host} answered with a page, not with an answer; check {deployment.url_setting}"
-        raise UpstreamError(message, code="not_an_answer")
-    return Reply(response.status, headers, RelayedBody(response, held, chunks), deployment)
+    if asked.tier.is_search and asked.attempt.status == 404:
+        return Verdict.ELSEWHERE
+    return Verdict.BLAMELESS if asked.tier.fallback is not None else Verdict.WELL
 
 
-def _too_large(deployment: Deployment, limit: int) -> UpstreamError:
-    return UpstreamError(f"{deployment.host} sent more than {limit} bytes of an answer", code="answer_too_large")
+BEST = 2
 
 
-async def _judged_stream(response: UpstreamResponse, deployment: Deployment, applied: tuple[Adaptation, ...]) -> Reply:
-    """The reply to a streamed call, once its first decisive event is there.
-
-    Azure answers 200 before it knows: the first event may be an error (a rate limit, say), which
-    then gets its true status. Its prompt filter event comes before either and decides nothing.
-    """
-    chunks = decoded(response)
-    headers = without_coding(response.headers)
-    held: list[bytes] = []
-    event = await _first_decisive(chunks, held, deployment)
-    if event is None:
-        raise UpstreamError(f"{deployment.host} ended its stream without an answer", code="empty_stream")
-    chunk = read_chunk(event.data)
-    if event.name != "error" and (chunk is None or not chunk.is_error):
-        return Reply(200, headers, RelayedBody(response, held, chunks), deployment, applied)
-    await response.aclose()
-    refusal = refusals.read_refusal_in_200(headers, event.data)
-    return Reply(refusal.status if refusal else 502, _as_json(headers), event.data, deployment, applied)
+def _rank(outcome: Outcome) -> int:
+    """How good an outcome is: an answer, a refusal that is the caller's own, nothing."""
+    if outcome.verdict is not Verdict.WELL:
+        return 0
+    return BEST if outcome.attempt.status < 400 else BEST - 1
 
 
-async def _first_decisive(chunks: AsyncIterator[bytes], held: list[bytes], deployment: Deployment) -> Event | None:
-    """The first event that decides what a stream is, `held` getting what was read; None if it ended before."""
-    decoder = EventDecoder()
-    size = 0
-    failed: Event | None = None
-    async for chunk in chunks:
-        held.append(chunk)
-        size += len(chunk)
-        if size > MAX_EVENT_BYTES:
-            raise _too_large(deployment, MAX_EVENT_BYTES)
-        events = decoder.feed(chunk)
-        if event := _decisive(events):
-            return event
-        failed = failed or next((event for event in events if event.name == "response.failed"), None)
-    return _decisive(decoder.flush()) or failed  # the last event may lack its line end
+def _put_last(trail: list[Attempt], attempt: Attempt) -> None:
+    """The attempt that answered comes last, whenever it began."""
+    if trail[-1] is not attempt:
+        trail.remove(attempt)
+        trail.append(attempt)
 
 
-def _decisive(events: list[Event]) -> Event | None:
-    for event in events:
-        chunk = read_chunk(event.data)
-        if chunk is None or chunk.is_decisive:
-            return event
-    return None
+def _number(call: Call, attempt: Attempt) -> int:
+    return 1 + sum(other.started < attempt.started for other in call.trail)
 
 
-def _as_json(headers: Headers) -> Headers:
-    return ((b"content-type", b"application/json"), *relayed(headers))
+def _log(call: Call, outcome: Outcome, now: float) -> None:
+    """One line for each attempt that was not the call's answer; that one is in the access log."""
+    level = logging.WARNING if outcome.verdict is Verdict.FAILED else logging.INFO
+    member, wait = outcome.member, outcome.member.wait_seconds(now)
+    then = f"; {member.state(now)} for {wait:.1f} s" if wait else ""
+    number, label = _number(call, outcome.attempt), member.deployment.label
+    log.log(level, "attempt %d of request %s at %s: %s%s", number, call.request_id, label, words_of(outcome), then)

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from chat_api.errors import GatewayError, UnknownPath, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.incoming import read_call
-from chat_api.middleware import SERVED_BY, served_by, upstream_id
+from chat_api.middleware import TRAIL, upstream_id
 from chat_api.models import Models
 from chat_api.operations import Target, parse_path, path_meant
 from chat_api.passing import EventPassage, is_event_stream, pass_bytes, pass_whole
@@ -88,6 +88,7 @@ _target_again = lru_cache(maxsize=1024)(_target)  # the same few paths come agai
 
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
+    scope[TRAIL] = call.trail
     passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
     reply: Reply | None = None
     try:
@@ -97,7 +98,6 @@ async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway
                 passage.keep_open()
             try:
                 reply = await gateway.handle(call)
-                scope[SERVED_BY] = served_by(reply)
                 answer = relayable(reply, call, time.time())
             except GatewayError as error:
                 if not passage.has_begun:

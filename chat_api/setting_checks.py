@@ -10,7 +10,7 @@ from chat_api.headers import is_loopback
 from chat_api.setting_values import Settings
 from chat_api.settings_table import TABLE
 
-RESERVED = frozenset({"/v1", "/health", "/healthz"})  # the paths that are ours
+RESERVED = frozenset({"/v1", "/health", "/healthz", "/ready", "/status"})  # the paths that are ours
 _UPSTREAM_SETTINGS = ("ENDPOINT", "CONFIG_FILE", "UPSTREAM", "OPENAI_BASE_URL")
 
 
@@ -46,6 +46,8 @@ def warnings_of(settings: Settings, values: Mapping[str, Any], names: Mapping[st
     names_models = settings.model_mapper or settings.config.deployments
     if settings.upstream == "azure" and not settings.deployment_name and not names_models:
         warnings.append("DEPLOYMENT_NAME is not set; every request has to name its model")
+    if len(settings.endpoints) > 1 and not settings.keys:
+        warnings.append("ENDPOINT lists several resources and KEY is not set: a caller's own key opens one of them")
     if settings.allow_anonymous and settings.lends_key and not is_loopback(settings.host):
         warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
     return tuple(warnings)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -461,3 +462,16 @@ def test_example_shows_every_name() -> None:
     assert [name for name in (*OURS.split(", "), "api_base") if f"{name}: " not in text] == []
     assert "\ndeployments:\n" in text
     assert "\nfallbacks:\n" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        pytest.param({}, "", id="nothing-said"),
+        pytest.param({"priority": 1}, ", priority 1", id="priority"),
+        pytest.param({"weight": 2.5, "max_in_flight": 8}, ", weight 2.5, max_in_flight 8", id="weight-and-most"),
+    ],
+)
+def test_share_in_words(fields: dict[str, Any], words: str) -> None:
+    """The banner says of a deployment's share what its entry says, and no more."""
+    assert ConfiguredDeployment("d", ("m",), **fields).share == words

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from chat_api.answer import Cycle
+from chat_api.judging import RelayedBody
 from chat_api.passing import EventPassage
 from chat_api.protocol import Protocol
-from chat_api.relay import RelayedBody
 from chat_api.wire.connection import Connection
 from chat_api.wire.response import Response
 from tests.hops import LOOPS, Peer

@@ -8,10 +8,9 @@ import pytest
 from msgspec import structs
 
 from chat_api.errors import AuthError, RequestError
-from chat_api.gateway import Gateway
 from chat_api.models import Models
-from chat_api.relay import Relay
 from chat_api.types import Call, Deployment, Headers, Secret, UpstreamRequest
+from tests.relays import gateway_of
 
 OURS = Deployment("d", "https://r.openai.azure.com", "2024-10-21", Secret("upstream-key"))
 THEIRS = replace(OURS, key=None)
@@ -24,6 +23,7 @@ class Answer:
 
     status = 200
     headers: Headers = ((b"content-type", b"application/json"),)
+    queue_seconds = connect_seconds = 0.0
 
     def arrived(self) -> bytes | None:
         """It is read as it comes."""
@@ -61,7 +61,7 @@ def call(credential: str | None = None, **fields: object) -> Call:
 def sent(models: dict[str, Models], *calls: Call, client_keys: list[Secret] | None = None) -> list[UpstreamRequest]:
     """The requests that a gateway sends for these calls."""
     recorder = Recorder()
-    gateway = Gateway(models, Relay(recorder), client_keys or [])
+    gateway = gateway_of(models, recorder, client_keys or [])
 
     async def handle() -> None:
         for each in calls:
@@ -116,7 +116,7 @@ def test_refused(
 ) -> None:
     """Without a client key ours is not used, and a client key never goes upstream; no message holds a key."""
     recorder = Recorder()
-    gateway = Gateway({"": Models({}, [deployment])}, Relay(recorder), client_keys)
+    gateway = gateway_of({"": Models({}, [deployment])}, recorder, client_keys)
     with pytest.raises(AuthError) as caught:
         asyncio.run(gateway.handle(call(presented)))
     assert (caught.value.status, caught.value.code) == (401, code)
@@ -125,15 +125,12 @@ def test_refused(
     assert recorder.requests == []
 
 
-def test_no_client_key_goes_to_a_server_without_ours() -> None:
-    """Where a group mixes deployments with our key and without, a client key goes to none of them."""
+@pytest.mark.parametrize(("presented", "upstream"), [("client-1", b"upstream-key"), ("own", b"own")])
+def test_each_caller_gets_the_deployments_that_they_may_use(presented: str, upstream: bytes) -> None:
+    """Where a group mixes deployments with our key and without, a client key opens ours and goes to none of theirs."""
     models = Models({"m": [OURS, THEIRS]}, [OURS])
-    recorder = Recorder()
-    gateway = Gateway({"": models}, Relay(recorder), CLIENT_KEYS)
-    asyncio.run(gateway.handle(call("client-1", model="m")))
-    with pytest.raises(AuthError):
-        asyncio.run(gateway.handle(call("client-1", model="m")))
-    assert [credentials(request) for request in recorder.requests] == [[b"upstream-key"]]
+    requests = sent({"": models}, *[call(presented, model="m")] * 3, client_keys=CLIENT_KEYS)
+    assert [credentials(request) for request in requests] == [[upstream]] * 3
 
 
 def test_keys_take_turns() -> None:
@@ -183,6 +180,6 @@ def test_routes() -> None:
     tables = {"": Models({}, [OURS]), "/local": Models({}, [replace(SERVER, key=Secret("l"))])}
     azure, local = sent(tables, call(), call(route="/local"))
     assert (azure.url.split("/")[2], local.url) == ("r.openai.azure.com", "http://localhost:8000/v1/chat/completions")
-    gateway = Gateway(tables, Relay(Recorder()))
+    gateway = gateway_of(tables, Recorder())
     assert gateway.models() is tables[""]
     assert gateway.models("/local") is tables["/local"]

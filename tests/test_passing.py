@@ -10,8 +10,8 @@ import pytest
 from starlette.types import Message
 
 from chat_api.errors import ClientGone, CutShort, StreamBroken, UpstreamError
+from chat_api.judging import RelayedBody
 from chat_api.passing import PING, SENT, EventPassage
-from chat_api.relay import RelayedBody
 from chat_api.streaming import ON_DISCONNECT, Watch
 from chat_api.types import Call, Deployment, Reply
 from chat_api.wire.response import Response

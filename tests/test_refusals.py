@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from chat_api.errors import UpstreamError, UpstreamRefusal
-from chat_api.refusals import adaptation_for, explained, read_refusal, read_refusal_in_200, relayable
+from chat_api.refusals import adaptation_for, explained, read_refusal, read_refusal_in_200, relayable, truly
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Secret
 
 ERRORS = Path(__file__).parents[2] / "shared" / "azure" / "wire" / "azure-errors.json"
@@ -466,7 +466,7 @@ def relayed_call(operation: str = "chat/completions", *, stream: bool = False, m
 def raised(got: Reply, asked: Call) -> UpstreamError:
     """The error that a reply is."""
     with pytest.raises(UpstreamError) as caught:
-        relayable(got, asked, NOW)
+        relayable(truly(got, asked), asked, NOW)
     return caught.value
 
 
@@ -605,7 +605,7 @@ def test_hidden_error_in_shape() -> None:
     """An error of OpenAI's shape that came as a 200 goes on with its own bytes, under the status it stands for."""
     body = b'{"error":{"message":"m","type":"server_error","param":null,"code":"rate_limit_exceeded"}}'
     got = reply(200, body)
-    assert relayable(got, relayed_call(), NOW) == structs.replace(got, status=429)
+    assert relayable(truly(got, relayed_call()), relayed_call(), NOW) == structs.replace(got, status=429)
 
 
 def test_hidden_error_with_a_long_wait() -> None:
@@ -627,4 +627,4 @@ def test_stream_that_is_none(operation: str) -> None:
 def test_stream_of_another_kind() -> None:
     """What else may be asked for as a stream may come whole."""
     got = reply(200, b'{"text":"x"}')
-    assert relayable(got, relayed_call("audio/transcriptions", stream=True), NOW) is got
+    assert truly(got, relayed_call("audio/transcriptions", stream=True)) is got

@@ -7,10 +7,10 @@ import pytest
 from msgspec import structs
 
 from chat_api.errors import AuthError, RequestError, StreamBroken, UpstreamError, UpstreamTimeout
-from chat_api.gateway import Gateway
 from chat_api.models import Models
 from chat_api.relay import Relay
 from chat_api.types import Adaptation, Call, Deployment, Headers, Reply, Secret, UpstreamRequest
+from tests.relays import gateway_of, group_of, relay_of
 
 JSON: Headers = ((b"content-type", b"application/json"), (b"x-ms-region", b"East US 2"))
 SSE: Headers = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"x-request-id", b"i"), (b"server", b"s"))
@@ -45,6 +45,7 @@ class Response:
     def __init__(self, status: int, headers: Headers, *body: bytes | BaseException) -> None:
         self.status = status
         self.headers = headers
+        self.queue_seconds = self.connect_seconds = 0.0
         self.taken = 0
         self.closed = 0
         self._body = body
@@ -111,8 +112,8 @@ def exchanged(script: Script, *calls: Call, deployment: Deployment = D) -> list[
     """The replies to calls that one relay carries out, one after the other."""
 
     async def exchange_all() -> list[Reply]:
-        relay = Relay(script)
-        return [await relay.exchange(each, deployment) for each in calls]
+        relay = relay_of(script)
+        return [await relay.exchange(each, group_of(deployment)) for each in calls]
 
     return asyncio.run(exchange_all())
 
@@ -121,7 +122,7 @@ def streamed(response: Response) -> tuple[Reply, bytes]:
     """The reply to a streamed call, and its body to the end; the body is closed then, once, and not before."""
 
     async def exchange_and_read() -> tuple[Reply, bytes]:
-        reply = await Relay(Script(response)).exchange(call(stream=True), D)
+        reply = await relay_of(Script(response)).exchange(call(stream=True), group_of(D))
         assert not isinstance(reply.body, bytes)
         assert response.closed == 0
         body = b"".join([chunk async for chunk in reply.body])
@@ -142,7 +143,7 @@ def test_whole_answer() -> None:
     assert dict(script.requests[0].headers)[b"api-key"] == b"k"
 
 
-@pytest.mark.parametrize("status", [201, 400, 401, 403, 404, 408, 409, 413, 429, 500, 502, 503, 599])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 413, 429, 500, 502, 503, 599])
 def test_refusal(status: int) -> None:
     """A refusal is the reply under its own status: it is not sent again, and its body is left to the endpoint."""
     response = Response(status, JSON, b'{"error":{"message":"m"}}')
@@ -152,21 +153,31 @@ def test_refusal(status: int) -> None:
     assert response.closed == 1
 
 
+def test_refusal_is_read_whole() -> None:
+    """A refusal is no stream, though it may come as one."""
+    response = Response(429, SSE, ROLE, DONE)
+    (reply,) = exchanged(Script(response), call(stream=True))
+    assert (reply.status, reply.headers, reply.body) == (429, SSE, ROLE + DONE)
+    assert response.closed == 1
+
+
 @pytest.mark.parametrize(
-    ("status", "headers", "stream"),
+    ("headers", "body", "stream"),
     [
-        pytest.param(200, SSE, False, id="stream-for-a-whole-call"),
-        pytest.param(200, JSON, True, id="whole-for-a-streamed-call"),
-        pytest.param(200, (), True, id="no-content-type"),
-        pytest.param(429, SSE, True, id="refusal-as-stream"),
+        pytest.param(SSE, ROLE + DONE, False, id="stream-for-a-whole-call"),
+        pytest.param(JSON, b'{"choices":[]}', True, id="whole-for-a-streamed-call"),
+        pytest.param((), ROLE + DONE, True, id="no-content-type"),
+        pytest.param(JSON, b"", False, id="empty"),
+        pytest.param(((b"content-type", b"text/html"),), b"<html>Sign in</html>", False, id="page"),
     ],
 )
-def test_read_whole(status: int, headers: Headers, stream: bool) -> None:
-    """An answer is relayed as it arrives only if it was asked for as a stream, and is one."""
-    response = Response(status, headers, ROLE, DONE)
-    (reply,) = exchanged(Script(response), call(stream=stream))
-    assert (reply.status, reply.headers, reply.body) == (status, headers, ROLE + DONE)
-    assert response.closed == 1
+def test_what_was_not_asked_for_is_no_answer(headers: Headers, body: bytes, stream: bool) -> None:
+    """A 200 that is not of the kind that was asked for is an error of the upstream's, so that another may be asked."""
+    response = Response(200, headers, body)
+    with pytest.raises(UpstreamError) as caught:
+        exchanged(Script(response), call(stream=stream))
+    assert caught.value.code == "not_an_answer"
+    assert response.closed >= 1
 
 
 @pytest.mark.parametrize(
@@ -312,7 +323,7 @@ def test_error_in_body(headers: Headers, first: bytes, error: BaseException) -> 
 
     async def exchange() -> BaseException | None:
         try:
-            await Relay(Script(response)).exchange(call(stream=True), D)
+            await relay_of(Script(response)).exchange(call(stream=True), group_of(D))
         except BaseException as raised:
             return raised
         return None
@@ -327,7 +338,7 @@ def test_error_in_relayed_body() -> None:
     response = Response(200, SSE, PROMPT_FILTER, ROLE, TEXT, error)
 
     async def read() -> tuple[list[bytes], BaseException | None]:
-        reply = await Relay(Script(response)).exchange(call(stream=True), D)
+        reply = await relay_of(Script(response)).exchange(call(stream=True), group_of(D))
         assert not isinstance(reply.body, bytes)
         came, raised = [], None
         try:
@@ -447,8 +458,8 @@ def test_each_deployment_is_its_own() -> None:
     script = Script(refused(NO_MAX_TOKENS), answered(), answered(), answered())
 
     async def exchange() -> list[Reply]:
-        relay = Relay(script)
-        return [await relay.exchange(call(b'{"max_tokens":5}'), each) for each in (D, *others)]
+        relay = relay_of(script)
+        return [await relay.exchange(call(b'{"max_tokens":5}'), group_of(each)) for each in (D, *others)]
 
     assert [reply.adaptations for reply in asyncio.run(exchange())] == [(RENAMED,), (), ()]
     assert script.bodies[2:] == [b'{"max_tokens":5}', b'{"max_tokens":5}']
@@ -456,7 +467,7 @@ def test_each_deployment_is_its_own() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the memory is full the deployment it learned of first is forgotten, and learned again when asked again."""
-    monkeypatch.setattr("chat_api.relay.MAX_REMEMBERED_DEPLOYMENTS", 1)
+    monkeypatch.setattr("chat_api.sending.MAX_REMEMBERED_DEPLOYMENTS", 1)
     script = Script(
         *(refused(NO_MAX_TOKENS), answered()),
         *(refused(NO_MAX_TOKENS), answered()),
@@ -466,9 +477,9 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     body = b'{"max_tokens":5,"temperature":0.5}'
 
     async def exchange() -> list[Reply]:
-        relay = Relay(script)
+        relay = relay_of(script)
         return [
-            await relay.exchange(call(body, defaulted=["temperature"]), each)
+            await relay.exchange(call(body, defaulted=["temperature"]), group_of(each))
             for each in (D, replace(D, name="e"), D, D)
         ]
 
@@ -499,8 +510,8 @@ class Together(Script):
 
 async def refused_together() -> tuple[Relay, list[Reply]]:
     """Two calls at once, whose `max_tokens` is refused at the same time."""
-    relay = Relay(Together(refused(NO_MAX_TOKENS), refused(NO_MAX_TOKENS), answered(), answered()))
-    return relay, await asyncio.gather(*[relay.exchange(call(b'{"max_tokens":5}'), D) for _ in range(2)])
+    relay = relay_of(Together(refused(NO_MAX_TOKENS), refused(NO_MAX_TOKENS), answered(), answered()))
+    return relay, await asyncio.gather(*[relay.exchange(call(b'{"max_tokens":5}'), group_of(D)) for _ in range(2)])
 
 
 def test_calls_at_once() -> None:
@@ -512,7 +523,7 @@ def test_calls_at_once() -> None:
 def test_calls_at_once_learn_once() -> None:
     """What several calls learn at the same time is remembered once."""
     relay, _ = asyncio.run(refused_together())
-    assert relay._learned[D] == (RENAMED,)
+    assert relay._asking._sending._learned[D] == (RENAMED,)
 
 
 @pytest.mark.parametrize(
@@ -551,7 +562,7 @@ def test_refused_name() -> None:
 
 def handled(script: Script, default: str, model: str | None) -> Reply:
     """A gateway's reply to a call for `model`, where the deployment `default` answers calls without one."""
-    gateway = Gateway({"": Models({}, [replace(D, name=default)])}, Relay(script))
+    gateway = gateway_of({"": Models({}, [replace(D, name=default)])}, script)
     return asyncio.run(gateway.handle(structs.replace(call(), model=model)))
 
 
@@ -585,7 +596,7 @@ def test_no_model() -> None:
 
 def test_answer_without_bounds_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that is read whole may not fill the memory; its response is closed."""
-    monkeypatch.setattr("chat_api.relay.MAX_ANSWER_BYTES", 100)
+    monkeypatch.setattr("chat_api.judging.MAX_ANSWER_BYTES", 100)
     response = Response(200, ((b"content-type", b"application/json"),), *[b"x" * 60] * 5)
     with pytest.raises(UpstreamError, match="sent more than 100 bytes") as caught:
         exchanged(Script(response), call())
@@ -609,7 +620,7 @@ def relayed(
     async def exchange_and_read() -> tuple[Reply, bytes]:
         asked = structs.replace(call(b'{"max_tokens":5}', stream=stream), operation=operation, verbatim=True)
         asked = structs.replace(asked, headers=((b"accept-encoding", accepts),))
-        reply = await Relay(Script(response)).exchange(asked, D)
+        reply = await relay_of(Script(response)).exchange(asked, group_of(D))
         if isinstance(reply.body, bytes):
             return reply, reply.body
         assert response.closed == 0
@@ -659,9 +670,23 @@ def test_relayed_json_is_read_first() -> None:
     assert reply.body == b'{"choices":[]}'
 
 
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        pytest.param(((b"content-type", b"text/plain"),), b"", id="empty-text"),
+        pytest.param(((b"content-type", b"audio/mpeg"),), b'{"error":{"message":"m"}}', id="binary"),
+        pytest.param((*JSON, (b"content-encoding", b"gzip")), b'{"error":{"message":"m"}}', id="compressed"),
+    ],
+)
+def test_relayed_without_a_look(headers: Headers, body: bytes) -> None:
+    """What is no JSON, or is compressed, is not looked into: nothing in it makes an error of a 200."""
+    reply, got = relayed(Response(200, headers, body), operation="audio/transcriptions")
+    assert (reply.status, reply.headers, got) == (200, headers, body)
+
+
 def test_relayed_json_that_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large JSON goes on as it comes, with what was read of it."""
-    monkeypatch.setattr("chat_api.relay.MAX_HELD_BYTES", 10)
+    monkeypatch.setattr("chat_api.judging.MAX_HELD_BYTES", 10)
     response = Response(200, JSON, *[b"0123456"] * 5)
     reply, body = relayed(response)
     assert not isinstance(reply.body, bytes)

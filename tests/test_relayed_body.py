@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from chat_api.errors import CutShort, UpstreamError
-from chat_api.relay import RelayedBody
+from chat_api.judging import RelayedBody
 from chat_api.types import Headers
 from tests.wires import made, turn
 
@@ -19,6 +19,7 @@ class Closing:
 
     status = 200
     headers: Headers = ()
+    queue_seconds = connect_seconds = 0.0
 
     def __init__(self) -> None:
         self.closed = 0
@@ -184,7 +185,7 @@ async def failing() -> Rest:
 
 def test_closing_waits_for_an_end_that_is_next_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only the end is to come it is read out, and given up when it does not come; the response is closed."""
-    monkeypatch.setattr("chat_api.relay.LAST_CHUNK_SECONDS", 0.01)
+    monkeypatch.setattr("chat_api.judging.LAST_CHUNK_SECONDS", 0.01)
 
     async def main() -> None:
         for rest in (of_generator([b"", b""], None), of_generator([], CutShort("broke")), silent()):

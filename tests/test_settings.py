@@ -717,8 +717,14 @@ def test_every_endpoint_is_looked_at(problems: Problems, read: Read) -> None:
     """This server itself, and a key that travels unencrypted, are found at any place of the list."""
     (problem,) = problems(ENDPOINT=f"{AZURE},http://localhost:8080")
     assert problem.startswith("ENDPOINT is this server itself, at port 8080")
-    warnings = read(ENDPOINT=f"{AZURE},http://a.example.com", DEPLOYMENT_NAME="d").warnings
+    warnings = read(ENDPOINT=f"{AZURE},http://a.example.com", DEPLOYMENT_NAME="d", KEY="k").warnings
     assert warnings == (f"a.example.com of {UNENCRYPTED}",)
+
+
+def test_several_endpoints_without_a_key(read: Read) -> None:
+    """A caller's own key belongs to one resource: with several of them that is worth a word."""
+    (warning,) = read(ENDPOINT=f"{AZURE},{WEST}", DEPLOYMENT_NAME="d").warnings
+    assert warning.startswith("ENDPOINT lists several resources and KEY is not set")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@ const fs = require("fs");
 const path = require("path");
 
 const envFile = path.join(__dirname, ".env");
-const inFile = fs.existsSync(envFile) && /^\s*DRAIN_TIMEOUT\s*=\s*["']?(\d+)/m.exec(fs.readFileSync(envFile, "utf8"));
-const drainSeconds = Number(process.env.DRAIN_TIMEOUT || (inFile && inFile[1]) || 30);
+const file = fs.existsSync(envFile) ? fs.readFileSync(envFile, "utf8") : "";
+const seconds = (name, otherwise) => {
+  const inFile = new RegExp(`^\\s*${name}\\s*=\\s*["']?([\\d.]+)`, "m").exec(file);
+  return Number(process.env[name] || (inFile && inFile[1]) || otherwise);
+};
+const drainSeconds = seconds("DRAIN_WAIT", 0) + seconds("DRAIN_TIMEOUT", 30);
 
 module.exports = {
   apps: [
@@ -16,7 +20,7 @@ module.exports = {
       exec_mode: "fork", // PM2's cluster mode is for Node only
       instances: 1,
       // PM2 sends SIGINT and, after this many milliseconds, SIGKILL: streams in flight get their drain time first.
-      kill_timeout: (drainSeconds + 5) * 1000,
+      kill_timeout: Math.ceil((drainSeconds + 5) * 1000),
       // Exit code 3 means bad settings: starting again cannot mend them, so the reason stays the last thing logged.
       // No exp_backoff_restart_delay beside it: PM2 would then call the stopped process "waiting restart" forever.
       stop_exit_codes: [3],

@@ -14,6 +14,7 @@ from chat_api.gateway import Gateway
 from chat_api.headers import first, is_value, prefers_text, relayed
 from chat_api.middleware import TRAIL
 from chat_api.operations import path_meant
+from chat_api.operators import Ready, Status
 from chat_api.passing import send_whole
 from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
@@ -166,6 +167,8 @@ class Routes:
             "/v1/": status,
             "/health": health,
             "/healthz": health,
+            "/ready": Ready(),
+            "/status": Status(),
             "/": FrontPage(),
         }
         self._under: list[tuple[str, ASGIApp]] = [

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -29,6 +30,7 @@ except ImportError:  # pragma: no cover - Windows has none
 BACKLOG = 2048
 GARBAGE_THRESHOLD = 2_000  # objects, before Python looks for cycles among the youngest; requests make hardly any
 FLUSH_SECONDS = 0.1  # that an access line waits for others
+NEVER = float("inf")
 MAX_UNSENT_BYTES = 128 * 1024  # that the kernel holds for a connection
 
 
@@ -42,10 +44,15 @@ class Server(SheddingServer):
         self._settings = settings
         self._flush = lines.flush if lines else _nothing
         self._parent = os.getppid()
+        self._stop_at = NEVER  # when no more calls are taken
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second; a worker whose parent is gone stops, so that the port is free for the next."""
-        self.should_exit = self.should_exit or (self.stops_with_parent and os.getppid() != self._parent)
+        self.should_exit = (
+            self.should_exit
+            or time.monotonic() >= self._stop_at
+            or (self.stops_with_parent and os.getppid() != self._parent)
+        )
         return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -62,6 +69,8 @@ class Server(SheddingServer):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain and stop."""
+        app: App = self.config.app  # type: ignore[assignment]
+        app.is_draining = True
         if count := len(self.server_state.tasks):
             answers = "One answer" if count == 1 else f"{count} answers"
             seconds = self._settings.drain_timeout
@@ -80,13 +89,20 @@ class Server(SheddingServer):
             self._flush()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, stop at once at a second SIGINT.
+        """Fail readiness at the first signal, drain after DRAIN_WAIT, stop at once at a second SIGINT.
 
         uvicorn raises the signal again when it has drained, so that the process dies of it; a stop
         that was asked for and went well is exit code 0 here.
         """
-        self.force_exit = self.should_exit and sig == signal.SIGINT
-        self.should_exit = True
+        app: App = self.config.app  # type: ignore[assignment]
+        self.force_exit = app.is_draining and sig == signal.SIGINT
+        wait = self._settings.drain_wait
+        if not app.is_draining:
+            app.is_draining = True
+            self._stop_at = time.monotonic() + wait
+            if wait:
+                click.echo(f"Stopping in {wait:g} s: until then /ready fails, and calls are still answered.")
+        self.should_exit = self.should_exit or self.force_exit or wait == 0
 
 
 def _nothing() -> None:
@@ -183,7 +199,7 @@ def answering(settings: Settings, upstream: str) -> list[str]:
         where = row.endpoint.base_url if row.endpoint else "each endpoint" if at_each else upstream
         number = row.api_version or ("" if at_each else settings.api_version)
         version = f", API {number}" if number and row.kind == "azure" else ""
-        lines.append(f"  {', '.join(row.models)}: {row.name} at {where}{version}")
+        lines.append(f"  {', '.join(row.models)}: {row.name} at {where}{version}{row.share}")
     lines += [f"  {model}: {name}" for model, name in settings.model_mapper]
     lines += [f"  {model} falls back on {other}" for model, other in settings.fallbacks.items()]
     lines += [f"  {one.prefix}/: {one.root}" for one in (*settings.openai, *settings.extra) if one.prefix]

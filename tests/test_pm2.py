@@ -105,10 +105,12 @@ def test_bad_settings_are_not_started_again(pm2: Run, tmp_path: Path) -> None:
         ("120", "DRAIN_TIMEOUT=60\n", "125000"),
         ("", "DRAIN_TIMEOUT=\n", "35000"),
         ("0", None, "5000"),
+        ("", "DRAIN_WAIT=2.5\n", "37500"),
+        ("", "DRAIN_WAIT=10\nDRAIN_TIMEOUT=60\n", "75000"),
     ],
 )
 def test_kill_timeout_is_longer_than_the_drain(tmp_path: Path, environ: str, file: str | None, expected: str) -> None:
-    """PM2 waits for the drain time and some, wherever DRAIN_TIMEOUT is set."""
+    """PM2 waits for the wait before the drain, the drain and some, wherever they are set."""
     shutil.copy(ROOT / "ecosystem.config.js", tmp_path)
     if file is not None:
         (tmp_path / ".env").write_text(file)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_api import __version__
+from chat_api import __version__, trail
 from chat_api.fields import FIELDS
 from chat_api.settings import load
 from chat_api.settings_table import GROUPS, TABLE
@@ -94,6 +94,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Every link to a file of the project has its file."""
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_page_on_several_deployments_names_what_there_is() -> None:
+    """Each of their settings, what an entry of the config file may say, and each header that tells of them is there."""
+    page = (ROOT / "docs" / "balancing.md").read_text()
+    settings = [row.name for row in GROUPS["Several deployments"]]
+    names = [*settings, "MODEL_FALLBACK", "OPERATOR_KEY", "priority", "weight", "max_in_flight", "fallbacks"]
+    headers = [name.decode() for name in (trail.DEPLOYMENT, trail.ATTEMPTS, trail.FALLBACK, trail.SERVER_TIMING)]
+
+    assert [name for name in (*names, *headers) if name not in page] == []
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])

@@ -5,7 +5,7 @@ names the id goes there. The memory is bounded, and this process's own.
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from chat_api.operations import DEPLOYMENT_SCOPED
 from chat_api.types import ByteStream, Call, Resource, Sink
@@ -69,26 +69,22 @@ def is_about_one(operation: str) -> bool:
 
 
 class NotedBody:
-    """A body as it arrives (`ByteStream`), whose ids are remembered but for those that two pieces share."""
+    """A body as it arrives (`ByteStream`), of which `note` gets each piece: an id that two of them share is missed."""
 
-    def __init__(
-        self, body: ByteStream, affinity: Affinity, resource: Resource, named: frozenset[bytes] = frozenset()
-    ) -> None:
+    def __init__(self, body: ByteStream, note: Callable[[bytes], None]) -> None:
         self._body = body
-        self._affinity = affinity
-        self._resource = resource
-        self._named = named
+        self._note = note
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._body:
-            self._affinity.note(chunk, self._resource, self._named)
+            self._note(chunk)
             yield chunk
 
     async def flow(self, sink: Sink) -> Awaitable[object] | None:
         """Give `sink` each chunk the moment it is there."""
 
         def noted(chunk: bytes) -> Awaitable[object] | None:
-            self._affinity.note(chunk, self._resource, self._named)
+            self._note(chunk)
             return sink(chunk)
 
         return await self._body.flow(noted)

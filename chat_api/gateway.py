@@ -8,6 +8,7 @@ is not configured costs nothing.
 import hashlib
 import hmac
 from collections.abc import Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from msgspec import structs
@@ -61,16 +62,14 @@ class Gateway:
         barred = () if call.route in self._open_to_all else self._barred(call.credential, group)
         if groups.affinity is None or not concerns(call):
             return self._relay.exchange(call, group, barred=barred, at=at)
-        return self._noted(call, group, barred, at, groups.affinity)
+        return self._remembered(call, group, barred, at, groups.affinity)
 
-    async def _noted(
+    async def _remembered(
         self, call: Call, group: Group, barred: tuple[Health, ...], at: Resource | None, affinity: Affinity
     ) -> Reply:
         """The reply to a call that may name, or make, what one resource only knows; its ids are remembered."""
-        headers = tuple(
-            pair for pair in call.headers if pair[0] != b"accept-encoding"
-        )  # what it gives away is read here
-        call = structs.replace(call, headers=headers)
+        # Not compressed: what the answer gives away is read here.
+        call = structs.replace(call, headers=tuple(pair for pair in call.headers if pair[0] != b"accept-encoding"))
         return _noted(call, await self._relay.exchange(call, group, barred=barred, at=at), affinity)
 
     def admit(self, credential: Secret | None, route: str = MAIN) -> None:
@@ -166,13 +165,13 @@ class Gateway:
 
 def _noted(call: Call, reply: Reply, affinity: Affinity) -> Reply:
     """A reply whose ids are remembered, those that are still to come too; what a file holds is none of them."""
-    resource = reply.deployment.resource
     if reply.status >= 300 or media_type(reply.headers) not in ("application/json", "text/event-stream"):
         return reply
+    note = partial(affinity.note, resource=reply.deployment.resource, named=named_in(call))
     if isinstance(reply.body, bytes):
-        affinity.note(reply.body, resource, named_in(call))
+        note(reply.body)
         return reply
-    return structs.replace(reply, body=NotedBody(reply.body, affinity, resource, named_in(call)))
+    return structs.replace(reply, body=NotedBody(reply.body, note))
 
 
 def _digest(key: Secret) -> bytes:

@@ -88,9 +88,7 @@ class Group:
         for tier in self.tiers:
             sound = []
             for member in tier.members:
-                if not member.is_available(now) or member in passed_over:
-                    continue
-                if at is not None and at != member.deployment.resource:
+                if not (member.is_available(now) and _is_allowed(member, passed_over, at)):
                     continue
                 if not member.ejected_until:
                     sound.append(member)
@@ -110,10 +108,7 @@ class Group:
             (member.ejected_until, place, member, tier)
             for place, tier in enumerate(self.tiers)
             for member in tier.members
-            if member.cooled_until <= now
-            and not member.is_full
-            and member not in passed_over
-            and at in (None, member.deployment.resource)
+            if member.cooled_until <= now and not member.is_full and _is_allowed(member, passed_over, at)
         ]
         return min(bad, key=lambda entry: entry[:2])[2:] if bad else None
 
@@ -124,7 +119,11 @@ class Group:
 
     def allowed(self, barred: Collection[Health], at: Resource | None) -> list[Health]:
         """The members to which a call may go at all: those that its caller may use, at the resource it belongs to."""
-        return [one for one in self.members if one not in barred and at in (None, one.deployment.resource)]
+        return [member for member in self.members if _is_allowed(member, barred, at)]
+
+
+def _is_allowed(member: Health, passed_over: Collection[Health], at: Resource | None) -> bool:
+    return member not in passed_over and (at is None or at == member.deployment.resource)
 
 
 class Pool:

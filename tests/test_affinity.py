@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from functools import partial
 
 import pytest
 
@@ -216,7 +217,7 @@ def test_noted_body(way: str) -> None:
     """A body goes on unchanged and its ids are known as they pass, either way that it is read; not what was named."""
     affinity = Affinity()
     pieces = Pieces(*EVENTS)
-    body = NotedBody(pieces, affinity, WEST, frozenset({b"file-333333"}))
+    body = NotedBody(pieces, partial(affinity.note, resource=WEST, named=frozenset({b"file-333333"})))
 
     async def read() -> list[bytes]:
         came: list[bytes] = []

@@ -9,6 +9,8 @@
     ├── AuthError                401  no credential, or one that is not accepted
     ├── Forbidden                403  refused whoever asks
     ├── ClientGone               499  the client left; nobody reads the answer
+    ├── RateLimited              429  the caller is beyond a limit of this server
+    ├── StoreDown                503  nobody counts, and STORE_FAILURE=closed
     ├── NoUpstream               503  nothing upstream can take the call now
     │   ├── PoolTimeout          503  no connection came free in time
     │   └── Throttled            429  every deployment has asked to be left alone for a while
@@ -109,6 +111,21 @@ class ClientGone(GatewayError):
     status = 499
     type = "client_error"
     code = "client_gone"
+
+
+class RateLimited(GatewayError):
+    """The caller is beyond a limit of this server's own; `headers` say when to come again (Retry-After)."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class StoreDown(GatewayError):
+    """The store that counts cannot be reached."""
+
+    status = 503
+    code = "store_unavailable"
 
 
 class NoUpstream(GatewayError):

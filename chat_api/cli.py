@@ -1,18 +1,15 @@
-"""The commands: `serve`, `check` and `emulate`. They print, listen and set exit codes; nothing else does."""
+"""The commands. They print, listen and set exit codes; nothing else does."""
 
 import logging
 import os
 import socket
-import ssl
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import click
-import msgspec
 
 from chat_api import __version__
-from chat_api import settings as settings_module
 from chat_api.app import create_app
 from chat_api.emulator import (
     DEPLOYMENTS,
@@ -27,15 +24,16 @@ from chat_api.emulator import (
     parse_outage,
     run_emulator,
 )
+from chat_api.keys_command import keys
+from chat_api.loading import BAD_SETTINGS, load_or_exit, shown, warn_of_lone_counting
 from chat_api.logs import AccessLines, set_up_logging
 from chat_api.middleware import access_log
 from chat_api.server import Server, answering, listen, raise_file_limit, server_config
-from chat_api.settings import Settings, SettingsError
 from chat_api.settings_table import TABLE
 from chat_api.upstreams import MAIN, upstreams
+from chat_api.usage_command import usage
 from chat_api.workers import Workers
 
-BAD_SETTINGS = 3  # a process manager should not start it again before somebody has mended them
 CANNOT_LISTEN = 1
 
 
@@ -76,6 +74,7 @@ def _settings_options(command: Callable[..., None]) -> Callable[..., None]:
 def serve(workers: int, **options: Any) -> None:
     """Serve the API until SIGTERM or SIGINT. The settings are in the environment and in .env: see sample.env."""
     settings = load_or_exit(overrides(**options))
+    warn_of_lone_counting(settings, os.environ, workers)
     sock = listen_or_exit(settings.host, settings.port, "HTTPS_PORT" if settings.enable_ssl else "HTTP_PORT")
     set_up_logging(settings.log_level)
     raise_file_limit()
@@ -164,6 +163,10 @@ def emulate(
     run_emulator(emulator, sock)
 
 
+main.add_command(keys)
+main.add_command(usage)
+
+
 def overrides(
     config_file: str | None = None, listen_at: str | None = None, cors: bool = False, port: int | None = None
 ) -> dict[str, str]:
@@ -184,44 +187,6 @@ def overrides(
     return values
 
 
-def shown(settings: Settings, name: str) -> str:
-    """A setting's value as it is used, in the words of a `.env` file; keys are masked."""
-    derived = {
-        "ENDPOINT": [endpoint.base_url for endpoint in settings.endpoints],
-        "KEY": ["***" for _ in settings.keys],
-        "MODEL_FALLBACK": [f"{model}={other}" for model, other in settings.fallbacks.items()],
-        "OPENAI_BASE_URL": [server.root for server in settings.openai],
-        "OPENAI_ROUTE_PREFIX": [server.prefix or "/" for server in settings.openai],
-        "OPENAI_API_KEY": ["***" for server in settings.openai[:1] for _ in server.keys],
-        "EXTRA_BASE_URL": [server.root for server in settings.extra],
-        "EXTRA_ROUTE_PREFIX": [server.prefix for server in settings.extra],
-        "UPSTREAM_PROXY": ["***"] if settings.proxies.https or settings.proxies.http else [],
-    }
-    if name in derived:
-        return ",".join(derived[name])
-    value = settings.defaults.get(name, getattr(settings, name.lower(), None))
-    if isinstance(value, tuple):
-        value = ",".join("=".join(item) if isinstance(item, tuple) else str(item) for item in value)
-    if isinstance(value, bool | list):
-        return msgspec.json.encode(value).decode()
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def load_or_exit(overrides: Mapping[str, str] | None = None) -> Settings:
-    """The settings, `overrides` first; warnings are printed, and errors end the process with exit code 3."""
-    try:
-        settings = settings_module.load(overrides=overrides)
-        _check_trust()
-        if settings.enable_ssl:
-            _check_certificate(settings)
-    except SettingsError as error:
-        click.echo(error, err=True)
-        sys.exit(BAD_SETTINGS)
-    for warning in settings.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    return settings
-
-
 def listen_or_exit(host: str, port: int, setting: str) -> socket.socket:
     """A listening socket; where there can be none the process ends with exit code 1 and the reason."""
     try:
@@ -231,26 +196,6 @@ def listen_or_exit(host: str, port: int, setting: str) -> socket.socket:
         reason = in_words.partition(" (while")[0]
         click.echo(f"Cannot listen at {host} port {port}: {reason}. See HOST and {setting}.", err=True)
         sys.exit(CANNOT_LISTEN)
-
-
-def _check_trust() -> None:
-    file = os.environ.get("SSL_CERT_FILE")
-    try:
-        if file:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
-    except (ssl.SSLError, OSError) as error:
-        problem = f"SSL_CERT_FILE is {file}, which holds no certificates in PEM form that can be read: {error}"
-        raise SettingsError([problem], settings_module.ENV_FILE) from error
-
-
-def _check_certificate(settings: Settings) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # Without the callback OpenSSL would ask at the terminal for a passphrase.
-        context.load_cert_chain(settings.ssl_cert or "", settings.ssl_key, password=lambda: b"")
-    except (ssl.SSLError, OSError) as error:
-        problem = f"SSL_CERT and SSL_KEY are not a certificate and its unencrypted key in PEM form: {error}"
-        raise SettingsError([problem], settings_module.ENV_FILE) from error
 
 
 if __name__ == "__main__":

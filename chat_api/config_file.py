@@ -1,19 +1,23 @@
-"""The YAML file of deployments: our own form, and the one of azure-openai-proxy's `deployment_config`.
+"""The YAML file of deployments and client keys: our own form, and azure-openai-proxy's `deployment_config`.
 
 Every scalar is read as text: YAML would make a date of an unquoted api-version, and numbers of keys.
 """
 
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from chat_api.azure_url import Endpoint, is_deployment_name, parse_api_version, parse_endpoint, parse_server
-from chat_api.setting_parsers import PARSERS, reason_for, without_secrets
+from chat_api.callers import ClientKey
+from chat_api.config_entry import Entry, check_names, rows_of, whole
+from chat_api.config_keys import read_client_keys, read_currency, read_prices
+from chat_api.counting import Price
+from chat_api.setting_parsers import PARSERS, reason_for
 from chat_api.types import Secret
 
 KINDS = ("azure", "openai")
@@ -29,7 +33,7 @@ _THEIRS = {
     "api_key": "key",
     "api_version": "api_version",
 }
-_TOP = {"api_base", "deployments", "deployment_config", "fallbacks"}
+_TOP = {"api_base", "deployments", "deployment_config", "fallbacks", "client_keys", "prices", "currency"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,13 @@ class Config:
     api_base: str = "/v1"
     listens_everywhere: bool = False  # its form is that of a gateway whose default address is any
     fallbacks: tuple[tuple[str, str], ...] = ()
+    client_keys: tuple[ClientKey, ...] = ()
+    prices: Mapping[str, Price] = field(default_factory=lambda: MappingProxyType({}))  # by model
+    currency: str = "USD"
 
 
 def read_config(path: Path) -> Config:
-    """The deployments in a file.
+    """What a file says.
 
     Raises:
         ValueError: it cannot be used; the message names the entry, what it got and what it takes.
@@ -72,29 +79,50 @@ def read_config(path: Path) -> Config:
     content = _content(path)
     if content in (None, ""):
         return Config()
-    _check_names(content, _TOP, "the file")
-    entries: list[ConfiguredDeployment] = []
-    problems: list[str] = []
-    for section, names in (("deployments", {name: name for name in _OURS}), ("deployment_config", _THEIRS)):
-        rows = content.get(section) or []
-        if not isinstance(rows, list):
-            raise ValueError(f"{section} is no list")
-        for number, row in enumerate(rows, 1):
-            where = f"{section} entry {number}"
-            try:
-                _check_names(row, set(names), where)
-                entries.append(_deployment({names[name]: value for name, value in row.items()}, where))
-            except ValueError as error:
-                problems.append(str(error))
-    fallbacks: tuple[tuple[str, str], ...] = ()
-    try:
-        fallbacks = _fallbacks(content.get("fallbacks") or {})
-    except ValueError as error:
-        problems.append(str(error))
+    check_names(content, _TOP, "the file")
+    deployments, problems = _deployments(content)
+    fallbacks = _collected(problems, _fallbacks, content.get("fallbacks") or {}) or ()
+    client_keys, unusable = read_client_keys(content)
+    prices, unpriced = read_prices(content)
+    problems += unusable + unpriced
+    currency = _collected(problems, read_currency, content) or ""
     if problems:
         raise ValueError("; ".join(problems))
     base = PARSERS["prefixes"](str(content.get("api_base") or "/v1"))
-    return Config(tuple(entries), base[0], "deployment_config" in content, fallbacks)
+    everywhere = "deployment_config" in content
+    return Config(tuple(deployments), base[0], everywhere, fallbacks, tuple(client_keys), prices, currency)
+
+
+def mentions_callers(path: Path) -> bool:
+    """Whether a file seems to say who may call, or what it costs: to pass over that would be worse than an error.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    text = path.read_bytes().decode("utf-8", "replace")
+    return re.search(r"^[^#\n]*\b(client_keys|prices)\b['\"]?\s*:", text, re.MULTILINE) is not None
+
+
+def _deployments(content: Mapping[str, Any]) -> tuple[list[ConfiguredDeployment], list[str]]:
+    entries: list[ConfiguredDeployment] = []
+    problems: list[str] = []
+    for section, names in (("deployments", {name: name for name in _OURS}), ("deployment_config", _THEIRS)):
+        for where, row in rows_of(content, section):
+            try:
+                check_names(row, set(names), where)
+                entries.append(_deployment(Entry({names[name]: row[name] for name in row}, where, _OURS)))
+            except ValueError as error:
+                problems.append(str(error))
+    return entries, problems
+
+
+def _collected(problems: list[str], read: Callable[[Any], Any], content: Any) -> Any:
+    """What is read of the content; None, and the problem among the others, if it cannot be."""
+    try:
+        return read(content)
+    except ValueError as error:
+        problems.append(str(error))
+        return None
 
 
 def _content(path: Path) -> Any:
@@ -125,30 +153,8 @@ class _TextLoader(yaml.BaseLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _check_names(content: Any, known: set[str], where: str) -> None:
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{where} is no mapping of names to values")
-    for name in content:
-        if name not in known:
-            close = get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(sorted(known))}"
-            raise ValueError(f'{where} has an unknown name "{name}"; {hint}')
-
-
-def _deployment(row: dict[str, Any], where: str) -> ConfiguredDeployment:
-    def read(name: str, parse: Callable[[str], Any], expects: str) -> Any:
-        value = row.get(name)
-        if value in (None, ""):
-            return None
-        if not isinstance(value, str):
-            raise ValueError(f"{where}: {name} takes {expects}")
-        try:
-            return parse(value.strip())
-        except ValueError as error:
-            shown = "***" if name == "key" else without_secrets(value)
-            what = "cannot be used" if name == "key" else f'is "{shown}"'
-            raise ValueError(f"{where}: {name} {what} ({reason_for(error, shown)}); it takes {expects}") from None
-
+def _deployment(entry: Entry) -> ConfiguredDeployment:
+    read, where = entry.read, entry.where
     kind = read("kind", PARSERS["upstream"], " or ".join(KINDS)) or "azure"
     if kind == "openai":
         endpoint = read("endpoint", _server, "an http(s) URL such as http://127.0.0.1:8000/v1")
@@ -163,14 +169,14 @@ def _deployment(row: dict[str, Any], where: str) -> ConfiguredDeployment:
     version = read("api_version", parse_api_version, "a date such as 2024-10-21 or 2025-04-01-preview, or v1")
     return ConfiguredDeployment(
         name=name,
-        models=_models(row, where) or (name,),
+        models=_models(entry.row, where) or (name,),
         endpoint=endpoint,
-        key=read("key", PARSERS["key"], "a key of visible ASCII characters without spaces"),
+        key=read("key", PARSERS["key"], "a key of visible ASCII characters without spaces", secret=True),
         api_version=version or (endpoint.api_version if endpoint else None),
         kind=kind,
-        priority=read("priority", _whole(0), "a whole number from 0") or 0,
+        priority=read("priority", whole(0), "a whole number from 0") or 0,
         weight=read("weight", _weight, "a number above 0") or 1.0,
-        max_in_flight=read("max_in_flight", _whole(1), "a whole number from 1"),
+        max_in_flight=read("max_in_flight", whole(1), "a whole number from 1"),
     )
 
 
@@ -178,24 +184,13 @@ def _server(text: str) -> Endpoint:
     return Endpoint(parse_server(text))
 
 
-def _models(row: dict[str, Any], where: str) -> tuple[str, ...]:
+def _models(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
     models = row.get("models") or []
     models = [models] if isinstance(models, str) else models
     names = [*models, *([row["model"]] if row.get("model") else [])]
     if not isinstance(models, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{where}: models takes a list of names")
     return tuple(names)
-
-
-def _whole(low: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch("-?[0-9]{1,9}", text):
-            raise ValueError("no whole number")
-        if int(text) < low:
-            raise ValueError("too small")
-        return int(text)
-
-    return parse
 
 
 def _weight(text: str) -> float:

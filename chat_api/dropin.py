@@ -38,18 +38,7 @@ GATEWAYS = (
         },
     ),
     Gateway(  # KenyonY/openai-forward
-        frozenset(
-            {
-                "FORWARD_KEY",
-                "REQ_RATE_LIMIT",
-                "GLOBAL_RATE_LIMIT",
-                "TOKEN_RATE_LIMIT",
-                "LOG_CHAT",
-                "CACHE_CHAT_COMPLETION",
-                "IP_WHITELIST",
-                "IP_BLACKLIST",
-            }
-        ),
+        frozenset({"FORWARD_KEY", "LOG_CHAT", "CACHE_CHAT_COMPLETION", "IP_WHITELIST", "IP_BLACKLIST"}),
         # It asks again by itself when a connection fails.
         {"HOST": "0.0.0.0", "HTTP_PORT": "8000", "UPSTREAM": "openai", "RETRY_WAIT": "1"},  # noqa: S104
     ),
@@ -57,9 +46,6 @@ GATEWAYS = (
 _OFF = ("false", "0", "no", "off")
 # What is asked for and not built yet, and the values that ask for nothing.
 NOT_YET: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "REQ_RATE_LIMIT": ("requests are not limited", ("{}",)),
-    "GLOBAL_RATE_LIMIT": ("requests are not limited", ("inf",)),
-    "TOKEN_RATE_LIMIT": ("streams are not paced", ("{}", "inf")),
     **dict.fromkeys(("LOG_CHAT", "PRINT_CHAT", "LOG_OPENAI", "LOG_GENERAL"), ("no conversation is logged", _OFF)),
     **dict.fromkeys(
         ("CACHE_CHAT_COMPLETION", "CACHE_EMBEDDING", "CACHE_OPENAI", "CACHE_GENERAL"), ("no answer is cached", _OFF)

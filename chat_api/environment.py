@@ -12,9 +12,11 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError
 
 from chat_api import dropin
+from chat_api.limit_parsers import LIMIT_PARSERS
 from chat_api.setting_parsers import PARSERS, reason_for, without_secrets
 from chat_api.settings_table import TABLE, Setting
 
+_PARSERS = {**PARSERS, **LIMIT_PARSERS}
 NAMES = {row.name: (row.name, *row.aliases) for row in TABLE}
 SETTING_OF = {name: setting for setting, names in NAMES.items() for name in names}
 
@@ -30,7 +32,7 @@ class Environment(Env):
         self.read_env(env_file, recurse=False)
         self._defaults = dropin.defaults_for(self.given)
         self.implied_upstream = self._defaults.pop("UPSTREAM", None)  # where nothing else says which
-        for name, parse in PARSERS.items():
+        for name, parse in _PARSERS.items():
             self.add_parser(name, _checked(parse))
 
     def _get_value(self, env_key: str, default: Any) -> Any:
@@ -118,7 +120,7 @@ def _problem(row: Setting, reader: Environment, reasons: Any) -> str:
     if row.secret:
         return f"{name} cannot be used ({reason_for(reasons[0], '***')}); it takes {row.accepts}"
     shown = without_secrets(reader.shown(name))
-    reason = f" ({reason_for(reasons[0], shown)})" if row.parser in PARSERS else ""
+    reason = f" ({reason_for(reasons[0], shown)})" if row.parser in _PARSERS else ""
     return f'{name} is "{shown}"{reason}; it takes {row.accepts}'
 
 

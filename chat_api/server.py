@@ -18,6 +18,7 @@ import uvicorn
 from chat_api import __version__
 from chat_api.app import App
 from chat_api.azure_url import Endpoint
+from chat_api.limit_words import limits_line
 from chat_api.logs import AccessLines
 from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
 from chat_api.settings import Settings
@@ -119,7 +120,9 @@ def server_config(settings: Settings, app: App) -> uvicorn.Config:
         log_config=None,  # the command line sets logging up
         access_log=False,  # the app's own leaves query strings out, which may hold prompts
         server_header=False,
-        proxy_headers=False,  # any local process could name another client
+        # Else any local process could name another client.
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_keep_alive=KEEPALIVE_SECONDS,
         timeout_graceful_shutdown=settings.drain_timeout,
         ssl_certfile=settings.ssl_cert if settings.enable_ssl else None,
@@ -205,6 +208,8 @@ def answering(settings: Settings, upstream: str) -> list[str]:
     lines += [f"  {one.prefix}/: {one.root}" for one in (*settings.openai, *settings.extra) if one.prefix]
     if settings.client_keys:
         lines.append(f"Callers present one of {len(settings.client_keys)} client keys.")
+    if limits := limits_line(settings):
+        lines.append(limits)
     if settings.upstream != "emulator" and (settings.proxies.http or settings.proxies.https):
         lines.append("Requests go out through a proxy.")
     return lines

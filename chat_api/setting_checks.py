@@ -6,11 +6,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chat_api.azure_url import ENDPOINTS_FORM
+from chat_api.callers import digest_of
 from chat_api.headers import is_loopback
+from chat_api.limit_checks import key_conflicts, limit_warnings
 from chat_api.setting_values import Settings
 from chat_api.settings_table import TABLE
 
-RESERVED = frozenset({"/v1", "/health", "/healthz", "/ready", "/status"})  # the paths that are ours
+RESERVED = frozenset({"/v1", "/health", "/healthz", "/ready", "/status", "/usage"})  # the paths that are ours
 _UPSTREAM_SETTINGS = ("ENDPOINT", "CONFIG_FILE", "UPSTREAM", "OPENAI_BASE_URL")
 
 
@@ -50,7 +52,7 @@ def warnings_of(settings: Settings, values: Mapping[str, Any], names: Mapping[st
         warnings.append("ENDPOINT lists several resources and KEY is not set: a caller's own key opens one of them")
     if settings.allow_anonymous and settings.lends_key and not is_loopback(settings.host):
         warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
-    return tuple(warnings)
+    return (*warnings, *limit_warnings(settings, values, names))
 
 
 def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[set[str], str]]:
@@ -78,6 +80,7 @@ def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[s
     problems += _unpaired_keys(settings, names)
     problems += _shared_operator_key(settings, values, names)
     problems += _fallback_conflicts(settings, values)
+    problems += key_conflicts(settings)
     unpaired = False
     for urls, prefixes in (("OPENAI_BASE_URL", "OPENAI_ROUTE_PREFIX"), ("EXTRA_BASE_URL", "EXTRA_ROUTE_PREFIX")):
         count, expected = len(values[prefixes] or ()), len(values[urls] or ())
@@ -109,13 +112,16 @@ def _shared_operator_key(
     """A key of operators that others have as well."""
     keys = {name: values[name] or () for name in ("CLIENT_KEYS", "KEY", "OPENAI_API_KEY")}
     keys["CONFIG_FILE"] = tuple(row.key for row in settings.config.deployments if row.key)
+    shared = [name for name in keys if settings.operator_key in keys[name]]
+    digests = {key.digest for key in settings.config.client_keys}
+    if settings.operator_key and digest_of(settings.operator_key.reveal()) in digests:
+        shared.append("CONFIG_FILE")
     return [
         (
             {"OPERATOR_KEY", name},
             f"OPERATOR_KEY is a key of {names.get(name, name)} as well; it takes one that nobody else has",
         )
-        for name in keys
-        if settings.operator_key in keys[name]
+        for name in dict.fromkeys(shared)
     ]
 
 
@@ -136,7 +142,7 @@ def _fallback_conflicts(settings: Settings, values: Mapping[str, Any]) -> list[t
     found = [(involved, problem) for problem in problems]
     if settings.unknown_model != "reject" or settings.upstream == "emulator":  # which has models of its own
         return found
-    served = _served(settings)
+    served = settings.served_models
     for model in dict.fromkeys(name for pair in settings.fallbacks.items() for name in pair if name not in served):
         has_it = any(model in pair for pair in own.items())
         whose = "MODEL_FALLBACK" if has_it else "fallbacks of the config file"
@@ -157,14 +163,6 @@ def _circles(fallbacks: Mapping[str, str]) -> list[list[str]]:
         if model == start and not any(start in circle for circle in circles):
             circles.append(way)
     return circles
-
-
-def _served(settings: Settings) -> list[str]:
-    """The models and deployments that have a place, in the order in which they were written."""
-    rows = [name for row in settings.config.deployments for name in (*row.models, row.name)]
-    mapped = [name for pair in settings.model_mapper for name in pair]
-    default = [settings.deployment_name, *(one.deployment for one in settings.endpoints)]
-    return list(dict.fromkeys(name for name in (*rows, *mapped, *default) if name))
 
 
 def _route_conflicts(settings: Settings) -> list[tuple[set[str], str]]:

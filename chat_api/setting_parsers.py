@@ -183,7 +183,9 @@ def _parse_proxy(text: str) -> Secret:
     return Secret(f"{url.scheme}://{url.netloc}")
 
 
-def _choice(*options: str):  # type: ignore[no-untyped-def]
+def choice(*options: str):  # type: ignore[no-untyped-def]
+    """A parser of one of these words, in any case."""
+
     def parse(text: str) -> str:
         if text.lower() not in options:
             raise ValueError("none of them")
@@ -199,8 +201,8 @@ PARSERS = {
     "origins": _parse_origins,
     "model_mapper": parse_model_mapper,
     "model_fallback": _parse_model_fallback,
-    "unknown_model": _choice(*UNKNOWN_MODEL),
-    "upstream": _choice(*UPSTREAMS),
+    "unknown_model": choice(*UNKNOWN_MODEL),
+    "upstream": choice(*UPSTREAMS),
     "urls": _parse_urls,
     "prefixes": _parse_prefixes,
     "proxy": _parse_proxy,

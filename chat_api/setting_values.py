@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from chat_api.azure_url import Endpoint
+from chat_api.callers import ClientKey
 from chat_api.config_file import Config
+from chat_api.counting import Rate
 from chat_api.setting_parsers import Network
 from chat_api.types import Proxies, Secret
 
@@ -30,12 +32,24 @@ class Settings:
     https_port: int
     ssl_cert: Path | None
     ssl_key: Path | None
-    client_keys: tuple[Secret, ...]
+    client_keys: tuple[ClientKey, ...]  # those of CLIENT_KEYS, and the config file's
     operator_key: Secret | None
     allow_anonymous: bool
     allow_ips: tuple[Network, ...]
     deny_ips: tuple[Network, ...]
+    forwarded_allow_ips: tuple[str, ...]  # proxies that say who the client is; ("*",) for any
     cors_origins: tuple[str, ...]
+    req_rate_limit: Mapping[str, tuple[Rate, ...]]  # by route, without a slash at its end; () for any number
+    global_rate_limit: tuple[Rate, ...]  # on the other routes
+    rate_limit_strategy: str
+    caller_token_limit: tuple[Rate, ...]
+    model_token_limit: Mapping[str, tuple[Rate, ...]]  # of all callers together
+    caller_max_parallel: int | None
+    token_rate_limit: Mapping[str, Rate]  # the pace of streams, by route; ANY_ROUTE for all of them
+    store_url: Secret | None
+    store_failure: str
+    store_timeout: float
+    usage_file: Path | None  # where there is no store
     endpoints: tuple[Endpoint, ...]  # each with the deployment and the version that it is asked for
     deployment_name: str | None
     api_version: str
@@ -90,6 +104,14 @@ class Settings:
         }
 
     @property
+    def served_models(self) -> list[str]:
+        """The models and deployments that have a place, in the order in which they were written."""
+        rows = [name for row in self.config.deployments for name in (*row.models, row.name)]
+        mapped = [name for pair in self.model_mapper for name in pair]
+        default = [self.deployment_name, *(one.deployment for one in self.endpoints)]
+        return list(dict.fromkeys(name for name in (*rows, *mapped, *default) if name))
+
+    @property
     def lends_key(self) -> bool:
         """Whether whoever reaches the server uses its upstream key (the emulator counts as one)."""
         has_key = self.upstream == "emulator" or (self.keys and self.upstream == "azure")
@@ -100,3 +122,17 @@ class Settings:
     def guards_loopback(self) -> bool:
         """Whether only loopback host names are answered, because the key is lent to all who ask."""
         return self.lends_key and not self.allow_anonymous
+
+    @property
+    def limits_callers(self) -> bool:
+        """Whether anything is limited that processes have to count together to be right."""
+        limited = any(self.req_rate_limit.values()) or self.global_rate_limit or self.caller_max_parallel
+        return bool(limited or self.caller_token_limit or self.model_token_limit) or any(
+            key.requests or any(key.tokens.values()) or key.max_parallel or key.budget for key in self.client_keys
+        )
+
+    @property
+    def counts_usage(self) -> bool:
+        """Whether it is kept who took how many tokens: there is somebody to tell apart, or something to hold it to."""
+        limited = self.caller_token_limit or self.model_token_limit
+        return bool(self.client_keys or limited or self.store_url or self.config.prices)

@@ -14,15 +14,22 @@ from typing import Any
 
 from chat_api import dropin
 from chat_api.azure_url import DEFAULT_API_VERSION, Endpoint
-from chat_api.config_file import Config, read_config
+from chat_api.callers import unnamed_key
+from chat_api.config_file import Config, mentions_callers, read_config
 from chat_api.environment import SETTING_OF, Environment
 from chat_api.setting_checks import conflicts_of, misspellings, warnings_of
 from chat_api.setting_parsers import PARSERS, reason_for
 from chat_api.setting_values import Server, Settings
-from chat_api.settings_table import CALLERS, DEFAULTS, LIMITS, MODELS, PROXY_FORM, SERVER, SEVERAL
+from chat_api.settings_table import CALLER_LIMITS, CALLERS, DEFAULTS, LIMITS, MODELS, PROXY_FORM, SERVER, SEVERAL
 from chat_api.types import Proxies, Secret
 
 __all__ = ["ENV_FILE", "Server", "Settings", "SettingsError", "load"]
+
+_LISTS = (
+    *("allow_ips", "deny_ips", "forwarded_allow_ips", "model_mapper", "cors_origins"),
+    *("global_rate_limit", "caller_token_limit"),
+)
+_TABLES = ("req_rate_limit", "model_token_limit", "token_rate_limit")
 
 OPENAI = "https://api.openai.com"
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
@@ -72,7 +79,7 @@ def load(
     problems += unusable
     if config.listens_everywhere and not given.has("HOST") and "HOST" not in bad:
         values["HOST"] = "0.0.0.0"  # noqa: S104 - as there; who could then use a key is checked
-    settings = _settled(values, config, proxies, given.implied_upstream)
+    settings = _settled(values, config, proxies, given.implied_upstream, env_file)
     names = given.names_used()
     problems += [text for involved, text in conflicts_of(settings, values, names) if bad.isdisjoint(involved)]
     misspelled = misspellings(given.unknown_names())
@@ -84,7 +91,7 @@ def load(
 
 
 def _read_config(values: dict[str, Any], env_file: Path) -> Config:
-    """The config file that is named, or `config.yaml` beside `.env` where no ENDPOINT is set.
+    """The config file that is named, or `config.yaml` beside `.env` where no ENDPOINT is set or it says who may call.
 
     Raises:
         ValueError: it cannot be used; the message begins with its path.
@@ -93,19 +100,21 @@ def _read_config(values: dict[str, Any], env_file: Path) -> Config:
     named: Path | None = values["CONFIG_FILE"]
     path = named or env_file.with_name("config.yaml")
     values["CONFIG_FILE"] = None
-    if not named and (values["ENDPOINT"] or not path.is_file()):
+    if not named and (not path.is_file() or (values["ENDPOINT"] and not mentions_callers(path))):
         return Config()
     try:
         config = read_config(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if named and not (config.deployments or config.fallbacks):
+    if named and not (config.deployments or config.fallbacks or config.client_keys or config.prices):
         raise ValueError(f"{path}: it has no deployments; config.example.yaml shows some")
     values["CONFIG_FILE"] = path
     return config
 
 
-def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implied_upstream: str | None) -> Settings:
+def _settled(
+    values: Mapping[str, Any], config: Config, proxies: Proxies, implied_upstream: str | None, env_file: Path
+) -> Settings:
     endpoints, default = _endpoints(values)
     servers = _servers(values["OPENAI_BASE_URL"], values["OPENAI_ROUTE_PREFIX"], values["OPENAI_API_KEY"])
     upstream = values["UPSTREAM"] or _upstream(values, config) or implied_upstream or "emulator"
@@ -115,16 +124,14 @@ def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implie
         servers = tuple(server for server in servers if server.prefix)
     elif not servers:
         servers = _servers((OPENAI,), values["OPENAI_ROUTE_PREFIX"], values["OPENAI_API_KEY"])
-    plain = {row.name.lower(): values[row.name] for row in (*SERVER, *CALLERS, *MODELS, *SEVERAL, *LIMITS)}
-    listen = plain.pop("listen")
-    if listen:
-        plain["host"], port = listen
-        plain |= {"http_port": port, "https_port": port}
-    lists = ("client_keys", "allow_ips", "deny_ips", "model_mapper", "cors_origins")
-    plain |= {name: plain[name] or () for name in lists}
+    plain = _plain(values)
     fallbacks = dict((*config.fallbacks, *(plain.pop("model_fallback") or ())))
+    unnamed = dict.fromkeys(unnamed_key(key.reveal()) for key in values["CLIENT_KEYS"] or ())
+    file = values["USAGE_FILE"]
     settings = Settings(
         **plain,
+        client_keys=(*unnamed, *config.client_keys),
+        usage_file=env_file.with_name("usage.json") if file is None else file or None,
         fallbacks=MappingProxyType(fallbacks),
         endpoints=endpoints,
         deployment_name=default.deployment,
@@ -140,6 +147,19 @@ def _settled(values: Mapping[str, Any], config: Config, proxies: Proxies, implie
     if values["CORS_ORIGINS"] is None and not settings.lends_key and not settings.client_keys:
         settings = replace(settings, cors_origins=("*",))  # a page can only use a key that it has itself
     return settings
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are what they were read as, by their fields."""
+    rows = (*SERVER, *CALLERS, *CALLER_LIMITS, *MODELS, *SEVERAL, *LIMITS)
+    derived = {"CLIENT_KEYS", "USAGE_FILE"}
+    plain: dict[str, Any] = {row.name.lower(): values[row.name] for row in rows if row.name not in derived}
+    listen = plain.pop("listen")
+    if listen:
+        plain["host"], port = listen
+        plain |= {"http_port": port, "https_port": port}
+    plain |= {name: plain[name] or () for name in _LISTS} | {name: plain[name] or {} for name in _TABLES}
+    return plain
 
 
 def _endpoints(values: Mapping[str, Any]) -> tuple[tuple[Endpoint, ...], Endpoint]:

@@ -39,7 +39,7 @@ CALLERS = (
         "key",
         None,
         KEY,
-        "Key with which operators read `/status` from elsewhere than this machine.",
+        "Key with which operators read `/status` and `/usage` from elsewhere than this machine.",
         secret=True,
     ),
     Setting(
@@ -51,6 +51,14 @@ CALLERS = (
     ),
     Setting("ALLOW_IPS", "networks", None, _IPS, "Only these addresses are answered.", aliases=("IP_WHITELIST",)),
     Setting("DENY_IPS", "networks", None, _IPS, "These addresses are not answered.", aliases=("IP_BLACKLIST",)),
+    Setting(
+        "FORWARDED_ALLOW_IPS",
+        "forwarders",
+        None,
+        f"{_IPS}, or * for any",
+        "Proxies in front of this server, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed. Unset: the "
+        "client is whoever connects.",
+    ),
     Setting(
         "CORS_ORIGINS",
         "origins",

@@ -4,14 +4,28 @@
 """
 
 from chat_api.setting import Setting
+from chat_api.settings_limits import CALLER_LIMITS
 from chat_api.settings_serving import CALLERS, DEFAULTS, LIMITS, SERVER
 from chat_api.settings_upstream import AZURE, MODELS, OTHERS, PROXY_FORM, SEVERAL
 
-__all__ = ["CALLERS", "DEFAULTS", "GROUPS", "LIMITS", "MODELS", "PROXY_FORM", "SERVER", "SEVERAL", "TABLE", "Setting"]
+__all__ = [
+    "CALLERS",
+    "CALLER_LIMITS",
+    "DEFAULTS",
+    "GROUPS",
+    "LIMITS",
+    "MODELS",
+    "PROXY_FORM",
+    "SERVER",
+    "SEVERAL",
+    "TABLE",
+    "Setting",
+]
 
 GROUPS = {
     "Where to listen": SERVER,
     "Who may call": CALLERS,
+    "How much callers may take": CALLER_LIMITS,
     "Azure OpenAI": AZURE,
     "Models": MODELS,
     "Several deployments": SEVERAL,

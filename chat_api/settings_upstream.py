@@ -74,8 +74,8 @@ MODELS = (
         "readable_file",
         None,
         "the path of a readable YAML file",
-        "Deployments with an endpoint, key and version each; see `config.example.yaml`. Unset: `config.yaml` beside "
-        "`.env`, where no `ENDPOINT` is set.",
+        "Deployments with an endpoint, key and version each, and client keys; see `config.example.yaml`. Unset: "
+        "`config.yaml` beside `.env`, where no `ENDPOINT` is set or the file has client keys or prices.",
     ),
 )
 SEVERAL = (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_api.cli import shown
+from chat_api.loading import shown
 from chat_api.settings import load
 
 EAST, WEST = "https://east.openai.azure.com", "https://west.openai.azure.com"

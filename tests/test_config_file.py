@@ -253,7 +253,8 @@ def test_anchors(read: Read) -> None:
         ),
         pytest.param(
             "servers: []",
-            'the file has an unknown name "servers"; it takes api_base, deployment_config, deployments, fallbacks',
+            'the file has an unknown name "servers"; '
+            "it takes api_base, client_keys, currency, deployment_config, deployments, fallbacks, prices",
             id="top-like-nothing",
         ),
         pytest.param(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from chat_api import dropin
+from chat_api.callers import unnamed_key
 from chat_api.cli import overrides
+from chat_api.counting import Rate
 from chat_api.settings import Server, Settings, SettingsError, load
 from chat_api.settings_table import TABLE
 from chat_api.types import Proxies, Secret
@@ -312,13 +314,14 @@ def test_openai_forward(start: Start) -> None:
         Server("http://localhost:8080", "/localai", keys),
     )
     assert settings.extra == (Server("http://localhost:8882", "/tts"), Server("http://localhost:8881", "/translate"))
-    assert settings.client_keys == (Secret("fk-xxx1"),)
+    assert settings.client_keys == (unnamed_key("fk-xxx1"),)
     assert [str(network) for network in settings.allow_ips] == ["127.0.0.1/32", "10.0.0.1/32"]
     assert settings.proxies == Proxies(Secret("http://localhost:7890"), Secret("http://localhost:7890"))
+    assert settings.req_rate_limit == {"/healthz": (Rate(50, 180),), "/openai/v1/chat/completions": (Rate(1, 10),)}
+    assert settings.global_rate_limit == (Rate(2, 5),)
+    assert settings.token_rate_limit == {"/v1/chat/completions": Rate(20, 1)}
     assert settings.warnings == (
-        "REQ_RATE_LIMIT is set, but this server cannot do that yet: requests are not limited",
-        "GLOBAL_RATE_LIMIT is set, but this server cannot do that yet: requests are not limited",
-        "TOKEN_RATE_LIMIT is set, but this server cannot do that yet: streams are not paced",
+        "REQ_RATE_LIMIT: no calls are served at /healthz; it takes routes such as /v1/chat/completions or /v1/gpt/chat",
         "LOG_CHAT is set, but this server cannot do that yet: no conversation is logged",
     )
 
@@ -391,6 +394,31 @@ def test_openai_forward_asks_again(start: Start, file: str, seconds: float) -> N
     """It asks again by itself where a connection fails; its files count on that, unless they say otherwise."""
     assert start(f"{file}{FORWARD}").retry_wait == seconds
     assert start(f"{file}{FORWARD}", {"ENDPOINT": EAST, "HTTP_PORT": "9000"}).retry_wait == (seconds if file else 0)
+
+
+@pytest.mark.parametrize("name", ["REQ_RATE_LIMIT", "GLOBAL_RATE_LIMIT", "TOKEN_RATE_LIMIT", "RATE_LIMIT_STRATEGY"])
+def test_limits_give_no_file_away(start: Start, name: str) -> None:
+    """They are settings of ours as well: who limits a server in front of vLLM does not open it to the network."""
+    value = "moving-window" if name == "RATE_LIMIT_STRATEGY" else '{"/v1/chat/completions": "1/second"}'
+    value = "1/second" if name == "GLOBAL_RATE_LIMIT" else value
+    settings = start(f"OPENAI_BASE_URL=http://127.0.0.1:8001\n{name}='{value}'\n")
+    assert (settings.host, settings.port, settings.upstream) == ("127.0.0.1", 8080, "openai")
+
+
+@pytest.mark.parametrize(
+    "nothing", ["REQ_RATE_LIMIT={}", "GLOBAL_RATE_LIMIT=inf", "TOKEN_RATE_LIMIT={}", "REQ_RATE_LIMIT="]
+)
+def test_openai_forward_without_limits(start: Start, nothing: str) -> None:
+    """What says there that nothing is limited says it here."""
+    settings = start(f"FORWARD_KEY=a\n{nothing}\n")
+    assert (settings.limits_callers, settings.token_rate_limit, settings.warnings) == (False, {}, ())
+
+
+def test_openai_forward_limits_by_level(start: Start) -> None:
+    """What later versions have is refused as what it is, not read as something else."""
+    levels = '{"/v1/chat/completions": [{"level": 0, "limit": "100/2minutes"}]}'
+    with pytest.raises(SettingsError, match='the limit of "/v1/chat/completions" is no text such as "100/minute"'):
+        start(f"FORWARD_KEY=a\nREQ_RATE_LIMIT='{levels}'\n")
 
 
 def test_openai_forward_flags(start: Start) -> None:

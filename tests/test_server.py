@@ -193,8 +193,15 @@ ALL = {"HOST": "0.0.0.0", "ALLOW_ANONYMOUS": "1"}
             ["2 endpoints; requests name the deployment as model:\n", "\n  https://z.y, API 2024-10-21\n"],
         ),
         ({"ENDPOINT": "https://x.y"}, ["requests name the deployment", "-d model=YOUR_DEPLOYMENT", "YOUR_KEY'"]),
+        (
+            {"CLIENT_KEYS": "SECRET,b", "CALLER_TOKEN_LIMIT": "9/day", "STORE_URL": "redis://:SECRET@r"},
+            ["\nCallers present one of 2 client keys.\nLimited are tokens, counted in Redis at r:6379.\n", "YOUR_KEY'"],
+        ),
     ],
-    ids=["emulator", "ipv6", "all-addresses", "azure", "endpoints", "endpoints-without-deployment", "callers-own-key"],
+    ids=[
+        *("emulator", "ipv6", "all-addresses", "azure", "endpoints", "endpoints-without-deployment", "callers-own-key"),
+        "limits",
+    ],
 )
 def test_banner_says_where_and_who_and_what_to_try(environ: dict[str, str], words: list[str]) -> None:
     """Its curl works as it stands, but for what only the caller knows."""

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from chat_api.azure_url import Endpoint
+from chat_api.callers import unnamed_key
 from chat_api.config_file import Config, ConfiguredDeployment
+from chat_api.counting import Rate
 from chat_api.settings import Server, Settings, SettingsError, load
 from chat_api.settings_table import PROXY_FORM, TABLE
 from chat_api.types import Proxies, Secret
@@ -55,7 +57,7 @@ def problems(read: Read) -> Callable[..., tuple[str, ...]]:
 Problems = Callable[..., tuple[str, ...]]
 
 
-def test_defaults(read: Read) -> None:
+def test_defaults(read: Read, tmp_path: Path) -> None:
     """Without any setting the emulator answers on the loopback address, at port 8080."""
     assert read() == Settings(
         host="127.0.0.1",
@@ -69,7 +71,19 @@ def test_defaults(read: Read) -> None:
         allow_anonymous=False,
         allow_ips=(),
         deny_ips=(),
+        forwarded_allow_ips=(),
         cors_origins=(),
+        req_rate_limit={},
+        global_rate_limit=(),
+        rate_limit_strategy="fixed-window",
+        caller_token_limit=(),
+        model_token_limit={},
+        caller_max_parallel=None,
+        token_rate_limit={},
+        store_url=None,
+        store_failure="open",
+        store_timeout=0.25,
+        usage_file=tmp_path / "usage.json",
         endpoints=(),
         deployment_name=None,
         api_version="2024-10-21",
@@ -117,7 +131,19 @@ GOOD_VALUES = {
     "ALLOW_ANONYMOUS": "on",
     "ALLOW_IPS": "10.0.0.0/8,::1",
     "DENY_IPS": "10.0.0.7",
+    "FORWARDED_ALLOW_IPS": "10.0.0.1, 10.1.2.3/16",
     "CORS_ORIGINS": "https://chat.example.com",
+    "REQ_RATE_LIMIT": '{"/v1/chat/completions/": "100/2minutes", "/v1/gpt/chat": "inf"}',
+    "GLOBAL_RATE_LIMIT": "60/minute;600/hour",
+    "RATE_LIMIT_STRATEGY": "Moving-Window",
+    "CALLER_TOKEN_LIMIT": "100000/minute; 2000000 per day",
+    "MODEL_TOKEN_LIMIT": '{"gpt-4o": "500000/minute", "gpt-4o-mini": "inf"}',
+    "CALLER_MAX_PARALLEL": "10",
+    "TOKEN_RATE_LIMIT": "60/second",
+    "STORE_URL": "rediss://user:password@redis.example.com:6380/1",
+    "STORE_FAILURE": "Closed",
+    "STORE_TIMEOUT": "0.5",
+    "USAGE_FILE": "used.json",
     "ENDPOINT": f"{AZURE}/",
     "DEPLOYMENT_NAME": "my-gpt",
     "API_VERSION": "2025-04-01-preview",
@@ -179,12 +205,24 @@ def test_every_setting_is_read(read: Read, tmp_path: Path, monkeypatch: pytest.M
         https_port=65535,
         ssl_cert=Path("cert.pem"),
         ssl_key=Path("key.pem"),
-        client_keys=(Secret("client-1"), Secret("client-2")),
+        client_keys=(unnamed_key("client-1"), unnamed_key("client-2")),
         operator_key=Secret("operator-1"),
         allow_anonymous=True,
         allow_ips=(ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
         deny_ips=(ipaddress.ip_network("10.0.0.7"),),
+        forwarded_allow_ips=("10.0.0.1", "10.1.0.0/16"),
         cors_origins=("https://chat.example.com",),
+        req_rate_limit={"/v1/chat/completions": (Rate(100, 120),), "/v1/gpt/chat": ()},
+        global_rate_limit=(Rate(60, 60), Rate(600, 3600)),
+        rate_limit_strategy="moving-window",
+        caller_token_limit=(Rate(100000, 60), Rate(2000000, 86400)),
+        model_token_limit={"gpt-4o": (Rate(500000, 60),)},
+        caller_max_parallel=10,
+        token_rate_limit={"*": Rate(60, 1)},
+        store_url=Secret("rediss://user:password@redis.example.com:6380/1"),
+        store_failure="closed",
+        store_timeout=0.5,
+        usage_file=Path("used.json"),
         endpoints=(Endpoint(AZURE, "my-gpt", "2025-04-01-preview"),),
         deployment_name="my-gpt",
         api_version="2025-04-01-preview",
@@ -226,7 +264,7 @@ def test_every_setting_is_read(read: Read, tmp_path: Path, monkeypatch: pytest.M
         max_body_bytes=1,
         max_upload_bytes=2,
         log_level="debug",
-        warnings=(),
+        warnings=("USAGE_FILE is not used: usage is kept in the store",),
     )
 
 
@@ -294,6 +332,11 @@ BYTES = "a whole number of bytes from 1"
 LISTEN = "an address and port such as 0.0.0.0:8080 or :8080"
 NETWORKS = "IP addresses and networks such as 10.0.0.0/8, separated by commas"
 ORIGINS = "origins such as https://chat.example.com, separated by commas, * for any, or none"
+RATES = "limits such as 60/minute;600/hour, or inf"
+ROUTE_RATES = 'JSON of paths and limits such as {"/v1/chat/completions": "100/2minutes", "/v1/gpt/chat": "inf"}'
+MODEL_RATES = 'JSON of models and limits such as {"gpt-4o": "500000/minute"}'
+PACES = 'one rate such as 60/second, or JSON of paths and rates such as {"/v1/chat/completions": "60/second"}'
+STRATEGY = "fixed-window or fixed-window-elastic-expiry or moving-window or sliding-window-counter"
 PAIRS = "pairs of model=deployment, separated by commas"
 PREFIXES = "path prefixes such as /localai, separated by commas"
 URLS = "http(s) URLs without user name or password, separated by commas"
@@ -309,7 +352,18 @@ BAD_VALUES = [
     pytest.param("ALLOW_ANONYMOUS", "2", "true or false", id="ALLOW_ANONYMOUS"),
     pytest.param("ALLOW_IPS", "10.0.0.0/33", NETWORKS, id="ALLOW_IPS"),
     pytest.param("DENY_IPS", "example.com", NETWORKS, id="DENY_IPS"),
+    pytest.param("FORWARDED_ALLOW_IPS", "nginx", f"{NETWORKS}, or * for any", id="FORWARDED_ALLOW_IPS"),
     pytest.param("CORS_ORIGINS", "chat.example.com", ORIGINS, id="CORS_ORIGINS"),
+    pytest.param("REQ_RATE_LIMIT", "60/minute", ROUTE_RATES, id="REQ_RATE_LIMIT"),
+    pytest.param("GLOBAL_RATE_LIMIT", "60/fortnight", RATES, id="GLOBAL_RATE_LIMIT"),
+    pytest.param("RATE_LIMIT_STRATEGY", "token-bucket", STRATEGY, id="RATE_LIMIT_STRATEGY"),
+    pytest.param("CALLER_TOKEN_LIMIT", "100000", RATES, id="CALLER_TOKEN_LIMIT"),
+    pytest.param("MODEL_TOKEN_LIMIT", '{"gpt-4o": 500000}', MODEL_RATES, id="MODEL_TOKEN_LIMIT"),
+    pytest.param("CALLER_MAX_PARALLEL", "0", "a whole number from 1", id="CALLER_MAX_PARALLEL"),
+    pytest.param("TOKEN_RATE_LIMIT", "60/second;600/minute", PACES, id="TOKEN_RATE_LIMIT"),
+    pytest.param("STORE_FAILURE", "ignore", "open or closed", id="STORE_FAILURE"),
+    pytest.param("STORE_TIMEOUT", "0", SECONDS, id="STORE_TIMEOUT"),
+    pytest.param("USAGE_FILE", "/does/not/exist.json", "the path of a file that can be written, or none", id="USAGE"),
     pytest.param(
         "ENDPOINT",
         "my-resource",
@@ -402,6 +456,7 @@ def test_one_problem_is_singular(read: Read) -> None:
 
 SPACE = "a space at position 7"
 NOT_VISIBLE = "a character that is not visible ASCII at position"
+NO_STORE = "no URL that begins with redis://, rediss:// or unix://"
 BAD_SECRETS = [
     pytest.param("KEY", "SECRET with space", SPACE, id="space"),
     pytest.param("KEY", "SECRET\tkey", SPACE, id="tab"),
@@ -414,6 +469,13 @@ BAD_SECRETS = [
     pytest.param("OPERATOR_KEY", "SECRET key", SPACE, id="operator-key-with-space"),
     pytest.param("OPENAI_API_KEY", "a,SECRET\u00e9", f"{NOT_VISIBLE} 7", id="openai-key"),
     pytest.param("OPENAI_API_KEY", '{"SECRET":0}', "it is JSON", id="openai-key-json"),
+    pytest.param(
+        "STORE_URL",
+        "http://user:SECRET@redis",
+        "no URL that begins with redis://, rediss:// or unix://",
+        id="store-scheme",
+    ),
+    pytest.param("STORE_URL", "redis://user:SECRET@redis:port", "its host or its port is none", id="store-port"),
     pytest.param("UPSTREAM_PROXY", "ftp://user:SECRET@proxy", "no URL of a proxy", id="proxy-scheme"),
     pytest.param("UPSTREAM_PROXY", "http://user:SECRET@proxy:port", "its port is no port", id="proxy-port"),
     pytest.param("UPSTREAM_PROXY", "http://user:SEC/RET@proxy:1", "its port is no port", id="proxy-slash"),
@@ -872,9 +934,27 @@ def test_import_reads_no_settings(entry: ModuleType) -> None:
 def test_app_is_built_from_the_settings(entry: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """`app.app` is what `create_app` makes of the settings that were read."""
     settings = load({"ENDPOINT": "https://x.openai.azure.com"}, Path("/none/.env"))
-    monkeypatch.setattr("chat_api.cli.load_or_exit", lambda: settings)
+    monkeypatch.setattr("chat_api.loading.load_or_exit", lambda: settings)
     monkeypatch.setattr("chat_api.app.create_app", lambda settings: ("application", settings))
     assert entry.app == ("application", settings)
+
+
+@pytest.mark.parametrize(("number", "is_warned"), [("4", True), ("1", False), ("many", False), ("", False)])
+def test_processes_of_another_server_are_warned_of(
+    entry: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: str,
+    is_warned: bool,
+) -> None:
+    """uvicorn and gunicorn start as many processes as WEB_CONCURRENCY says: limits of each alone are told."""
+    settings = load({"GLOBAL_RATE_LIMIT": "60/minute"}, Path("/none/.env"))
+    monkeypatch.setattr("chat_api.loading.load_or_exit", lambda: settings)
+    monkeypatch.setattr("chat_api.app.create_app", lambda settings: settings)
+    monkeypatch.setenv("WEB_CONCURRENCY", number)
+
+    assert entry.app is settings
+    assert ("4 processes serve" in capsys.readouterr().err) is is_warned
 
 
 def test_entry_has_no_other_attribute(entry: ModuleType) -> None:
@@ -1277,6 +1357,7 @@ def test_settings_hide_every_secret(read: Read) -> None:
     names = ("KEY", "CLIENT_KEYS", "OPENAI_API_KEY")
     settings = read(
         **dict.fromkeys(names, "SECRET"),
+        STORE_URL="redis://:SECRET@r",
         OPERATOR_KEY="SECRET-too",
         UPSTREAM_PROXY="http://u:SECRET@p:1",
         UPSTREAM="openai",

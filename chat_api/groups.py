@@ -83,6 +83,7 @@ class Groups:
             served.append((standing_in, self.models.group(standing_in)))
             standing_in = self.models.fallback_of(standing_in)
         group = self._pool.group(model or "", *served)
+        group.counted_as = self.models.counted_as(model)
         if model is None or model in self._configured:
             self._of_model[model] = group
         elif len(model) <= MAX_NAME_CHARS:

@@ -101,7 +101,7 @@ def accepts_gzip(headers: Headers) -> bool:
 
 def breaks_out(head: bytes, lines: int) -> bool:
     """Whether a head of so many lines holds a NUL, or a CR or LF more than ends them: those came in with a value."""
-    return head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head
+    return len(head) - len(head.translate(None, b"\r\n\0")) != 2 * lines
 
 
 def is_value(value: bytes) -> bool:
@@ -118,14 +118,24 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost" or host.lower().endswith(".localhost")
 
 
+_KEY_PROTOCOL = "openai-insecure-api-key."
+
+
 def presented_credential(headers: Headers) -> str | None:
-    """The key or token that a caller presents as `api-key` or as Bearer (RFC 6750), or None."""
+    """The key or token that a caller presents as `api-key` or as Bearer (RFC 6750), or None.
+
+    A page's WebSocket can send no headers of its own, and has it among its subprotocols, as OpenAI's client does.
+    """
     key = first(headers, b"api-key")
     if key and key.strip():
         return key.strip().decode("latin-1")
     scheme, _, token = (first(headers, b"authorization") or b"").partition(b" ")
     if scheme.lower() == b"bearer" and token.strip():
         return token.strip().decode("latin-1")
+    if (first(headers, b"upgrade") or b"").lower() == b"websocket":
+        offered = (first(headers, b"sec-websocket-protocol") or b"").decode("latin-1").split(",")
+        keys = (one.strip().removeprefix(_KEY_PROTOCOL) for one in offered if one.strip().startswith(_KEY_PROTOCOL))
+        return next(keys, None) or None
     return None
 
 

@@ -1,6 +1,6 @@
 """Which deployment answers for which model: the table made of the settings, and its list in OpenAI's shape. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +47,8 @@ class Models:
         self._by_deployment: dict[str, list[Deployment]] = {}
         for one in dict.fromkeys(one for group in groups.values() for one in group if one.name):
             self._by_deployment.setdefault(one.name, []).append(one)
+        first = {one.name.lower(): model for model, group in reversed(self._groups.items()) for one in group}
+        self._counted_as = {**first, **{model.lower(): model for model in self._groups}}  # Azure knows no case
 
     @property
     def names(self) -> list[str]:
@@ -91,6 +93,19 @@ class Models:
         known = ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "")
         raise UnknownModel(f'model "{model[:200]}" is not served here; it takes {known or "none"}', param="model")
 
+    def counted_as(self, model: str | None) -> str:
+        """The one name under which a model is limited and counted, however it is called; "" for none.
+
+        A deployment's own name stands for the first model that it answers for, and a name that nobody has
+        configured for the default model where that answers for it.
+        """
+        default = self._default[0].name if self._default else ""
+        known = self._counted_as.get((model or default).lower())
+        if known is not None:
+            return known
+        is_default = not model or model in self._default_names or self._unknown == "default"
+        return self._counted_as.get(default.lower(), default) if is_default else model or ""
+
     def fallback_of(self, model: str | None) -> str | None:
         """The model that answers when none of a model's deployments can, if there is one; for None the default's.
 
@@ -116,9 +131,10 @@ class Models:
         message = "no model: send the name of a deployment as model, or set DEPLOYMENT_NAME on the server"
         raise RequestError(message, param="model", code="missing_model")
 
-    def listing(self, created: int) -> dict[str, Any]:
-        """The table as OpenAI lists models."""
-        return {"object": "list", "data": [_entry(name, created) for name in self.names]}
+    def listing(self, created: int, allowed: Collection[str] | None = None) -> dict[str, Any]:
+        """The table as OpenAI lists models, or those of it that are `allowed`."""
+        names = [name for name in self.names if allowed is None or name in allowed]
+        return {"object": "list", "data": [_entry(name, created) for name in names]}
 
     def entry(self, model: str, created: int) -> dict[str, Any]:
         """One model of the table, as OpenAI describes it.

@@ -40,8 +40,8 @@ MODEL_REQUIRED = DEPLOYMENT_SCOPED | {"responses", "assistants"}
 # What lies in the resource and has nothing to do with a deployment: passed on without being read.
 _UNROUTED = re.compile(r"(files|uploads|batches|fine_tuning|fine-tunes|vector_stores|containers|evals|models)(/|$)")
 
-_PATH_OF_DEPLOYMENT = re.compile(r"(?:deployments|engines)/(.+)")
-_KNOWN_AT_END = re.compile(r"(.+?)/(" + "|".join(sorted(DEPLOYMENT_SCOPED, key=len, reverse=True)) + ")")
+_PATH_OF_DEPLOYMENT = re.compile(r"(?:deployments|engines)/(.+)", re.IGNORECASE)
+_KNOWN_AT_END = re.compile(r"(.+?)/(" + "|".join(sorted(DEPLOYMENT_SCOPED, key=len, reverse=True)) + ")", re.IGNORECASE)
 
 
 _OPERATION_AT_END = re.compile(
@@ -66,14 +66,14 @@ def parse_path(path: str) -> Target:
     """
     path = path.removesuffix("/")
     segments = path.split("/")
-    names_deployment = segments[0] in ("deployments", "engines") and len(segments) > 2
+    names_deployment = segments[0].lower() in ("deployments", "engines") and len(segments) > 2
     for index, segment in enumerate(segments):
         # In `deployments/{name}/…` a quoted slash is one of the name's.
         is_name = index == 1 and (names_deployment or segments[0] == "models")
         _check_segment(segment, path, may_have_slash=is_name)
     scoped = _PATH_OF_DEPLOYMENT.fullmatch(path)
     if scoped is None:
-        return Target(path)
+        return Target(_spelled(path))
     known = _KNOWN_AT_END.fullmatch(scoped[1])  # first, as some clients do not quote a slash within a name
     name, _, operation = (known[1], "", known[2]) if known else scoped[1].partition("/")
     if not operation:
@@ -81,7 +81,13 @@ def parse_path(path: str) -> Target:
     model = unquote(name)
     if not is_deployment_name(model):
         raise RequestError(f"no deployment is called {model!r}", param="model", code="invalid_model")
-    return Target(operation, model)
+    return Target(_spelled(operation), model)
+
+
+def _spelled(operation: str) -> str:
+    """An operation that takes a model as it is spelled here: Azure reads paths in any letters."""
+    lower = operation.lower()
+    return lower if lower in MODEL_REQUIRED else operation
 
 
 def path_meant(path: str) -> str | None:
@@ -98,6 +104,11 @@ def path_meant(path: str) -> str | None:
 def is_unrouted(method: str, operation: str) -> bool:
     """Whether nothing in the request's body says where it goes."""
     return method in ("GET", "HEAD", "DELETE") or _UNROUTED.match(operation) is not None
+
+
+def is_known(operation: str) -> bool:
+    """Whether OpenAI's API has an operation, as far as this table knows."""
+    return operation in MODEL_REQUIRED or operation == "threads" or _UNROUTED.match(operation) is not None
 
 
 def _check_segment(segment: str, path: str, *, may_have_slash: bool) -> None:

@@ -66,6 +66,7 @@ class Group:
 
     def __init__(self, model: str, tiers: Sequence[Tier]) -> None:
         self.model = model
+        self.counted_as = model  # whatever it was called by whom: limits are the model's
         self.tiers = tuple(tiers)
         self.members = tuple(dict.fromkeys(member for tier in self.tiers for member in tier.members))
         self.only = self.members[0] if len(self.members) == 1 else None

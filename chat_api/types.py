@@ -4,11 +4,14 @@ Those that are made for every call are msgspec's structs, which cost a tenth of 
 """
 
 import dataclasses
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from msgspec import Struct, field
+
+from chat_api.callers import Caller
 
 MAX_LABEL_CHARS = 128  # of a name that a caller may have made up
 
@@ -18,14 +21,22 @@ Headers = Sequence[tuple[bytes, bytes]]  # raw pairs, names in lower case
 class Secret:
     """Text that never prints: `repr` and `str` hide it, `reveal()` gives it."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_digest", "_text")
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._digest = b""
 
     def reveal(self) -> str:
         """The text itself, for the one place that puts it on the wire."""
         return self._text
+
+    @property
+    def digest(self) -> bytes:
+        """What it is known by where it is not known itself: its SHA-256."""
+        if not self._digest:
+            self._digest = hashlib.sha256(self._text.encode()).digest()
+        return self._digest
 
     def __repr__(self) -> str:
         return "Secret(***)"
@@ -161,12 +172,20 @@ class Call(Struct, frozen=True):
     choices: int = 1  # how many answers to a chat were asked for
     route: str = ""  # the path prefix of the upstream that was addressed; "" is the main one
     request_id: str = ""  # for the log
+    caller: Caller | None = None  # who asks, where anybody wants to know
+    is_metered: bool = False  # whether what its answer took is counted
+    asks_usage: bool = False  # whether the caller wants to be told that in a stream
     trail: list[Attempt] = field(default_factory=list)  # who was asked so far, in order
 
     @property
     def is_followed(self) -> bool:
         """Whether an event stream that answers it is relayed, and one whose events and end are known here."""
         return self.verbatim and self.method == "POST" and not self.operation.startswith("/")
+
+    @property
+    def hides_usage(self) -> bool:
+        """Whether a stream is asked to tell what it took only to be counted here."""
+        return self.is_metered and self.stream and not self.asks_usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -334,3 +334,27 @@ def test_accepts_gzip(values: list[bytes], expected: bool) -> None:
 def test_gzip_refused_beside_anything(value: bytes) -> None:
     """A caller who takes anything but gzip gets no gzip (RFC 9110 section 12.5.3)."""
     assert not accepts_gzip(((b"accept-encoding", value),))
+
+
+_UPGRADE = (b"upgrade", b"WebSocket")
+
+
+@pytest.mark.parametrize(
+    ("headers", "credential"),
+    [
+        pytest.param([_UPGRADE, (b"sec-websocket-protocol", b"realtime, openai-insecure-api-key.k1")], "k1", id="page"),
+        pytest.param([_UPGRADE, (b"sec-websocket-protocol", b"realtime")], None, id="none-offered"),
+        pytest.param([_UPGRADE, (b"sec-websocket-protocol", b"openai-insecure-api-key.")], None, id="empty"),
+        pytest.param([(b"sec-websocket-protocol", b"openai-insecure-api-key.k1")], None, id="no-websocket"),
+        pytest.param(
+            [_UPGRADE, (b"api-key", b"k2"), (b"sec-websocket-protocol", b"openai-insecure-api-key.k1")],
+            "k2",
+            id="headers-first",
+        ),
+    ],
+)
+def test_a_websocket_presents_its_key_as_a_subprotocol(
+    headers: list[tuple[bytes, bytes]], credential: str | None
+) -> None:
+    """A page's WebSocket, which can send no header of its own, has its key among the subprotocols; nobody else may."""
+    assert presented_credential(headers) == credential

@@ -219,3 +219,66 @@ def test_fallbacks_come_to_an_end(unknown: str, start: str | None) -> None:
     while (model := models.fallback_of(model)) is not None:
         seen += 1
         assert seen < 10
+
+
+TABLE: dict[str, list[Deployment]] = {"gpt": [replace(A, name="d-gpt"), replace(B, name="D-gpt-2")], "small": [B, C]}
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown", "expected"),
+    [
+        pytest.param("gpt", "pass", "gpt", id="model"),
+        pytest.param("GPT", "pass", "gpt", id="model-in-other-letters"),
+        pytest.param("d-gpt", "pass", "gpt", id="deployment"),
+        pytest.param("D-GPT", "pass", "gpt", id="deployment-in-other-letters"),
+        pytest.param("d-gpt-2", "pass", "gpt", id="second-deployment-in-other-letters"),
+        pytest.param("b", "pass", "small", id="deployment-of-another"),
+        pytest.param("x", "pass", "x", id="unknown"),
+        pytest.param("X", "pass", "X", id="unknown-in-other-letters"),
+        pytest.param("x", "default", "a", id="unknown-is-the-default"),
+        pytest.param("D-GPT", "default", "gpt", id="deployment-is-no-unknown"),
+        pytest.param("a", "pass", "a", id="default"),
+        pytest.param("e", "pass", "a", id="second-name-of-the-default"),
+        pytest.param(None, "pass", "a", id="none"),
+        pytest.param("", "reject", "a", id="empty"),
+    ],
+)
+def test_counted_as(model: str | None, unknown: str, expected: str) -> None:
+    """However a model is called, by its deployments' names or in other letters, it is counted under one name."""
+    default = [A, replace(A, name="e", base_url=B.base_url)]
+    assert Models(TABLE, default, unknown).counted_as(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("default", "model", "unknown", "expected"),
+    [
+        pytest.param("d-gpt", None, "pass", "gpt", id="none"),
+        pytest.param("d-gpt", "d-gpt", "pass", "gpt", id="by-its-name"),
+        pytest.param("D-Gpt", "x", "default", "gpt", id="unknown"),
+        pytest.param("gpt", None, "pass", "gpt", id="default-is-a-model"),
+        pytest.param("", None, "pass", "", id="no-default"),
+        pytest.param("", "x", "pass", "x", id="no-default-but-a-name"),
+    ],
+)
+def test_default_is_counted_as(default: str, model: str | None, unknown: str, expected: str) -> None:
+    """What goes to the default deployment is counted as the model that it answers for."""
+    assert Models(TABLE, [replace(A, name=default)], unknown).counted_as(model) == expected
+
+
+def test_deployment_of_two_models_is_counted_as_the_first() -> None:
+    """A deployment's name stands for the first model that it answers for; a model of that name for itself."""
+    models = Models({"one": [A], "two": [A], "b": [C], "three": [B]}, [NAMELESS])
+    assert [models.counted_as(name) for name in ("A", "a", "B", "c")] == ["one", "one", "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "names"),
+    [
+        pytest.param(None, ["gpt", "small", "a"], id="all"),
+        pytest.param({"small", "other"}, ["small"], id="some"),
+        pytest.param(frozenset(), [], id="none"),
+    ],
+)
+def test_listing_of_what_is_allowed(allowed: set[str] | None, names: list[str]) -> None:
+    """A caller's list has the models that it may use, and no other."""
+    assert [entry["id"] for entry in Models(TABLE, [A]).listing(7, allowed)["data"]] == names

@@ -43,6 +43,13 @@ from chat_api.operations import CLASSIC_ONLY, DEPLOYMENT_SCOPED, Target, is_unro
         pytest.param("deployments/a%252Fb/embeddings", Target("embeddings", "a%2Fb"), id="name-quoted-twice"),
         pytest.param("deployments", Target("deployments"), id="list-of-deployments"),
         pytest.param("deployments/d", Target("deployments/d"), id="a-deployment"),
+        pytest.param("Chat/Completions", Target("chat/completions"), id="other-letters"),
+        pytest.param("RESPONSES", Target("responses"), id="capitals"),
+        pytest.param("Deployments/D/Chat/completions", Target("chat/completions", "D"), id="deployment-other-letters"),
+        pytest.param("ENGINES/D/EMBEDDINGS", Target("embeddings", "D"), id="engine-in-capitals"),
+        pytest.param("DEPLOYMENTS/a/B/Audio/Speech", Target("audio/speech", "a/B"), id="slashes-and-other-letters"),
+        pytest.param("Deployments/a%2fB/embeddings", Target("embeddings", "a/B"), id="quoted-slash-other-letters"),
+        pytest.param("Threads/T1/Runs", Target("Threads/T1/Runs"), id="letters-of-ids-are-theirs"),
         pytest.param("deploymentsx/d/embeddings", Target("deploymentsx/d/embeddings"), id="another-word"),
     ],
 )

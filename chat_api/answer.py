@@ -17,6 +17,7 @@ from chat_api.passing import BODY_FOLLOWS, SENT
 
 MAX_COPIED_BYTES = 64 * 1024  # of a body, to be in one piece with its head
 _BODILESS = (204, 304)
+_CLOSE = (b"connection", b"close")
 
 
 class Cycle(RequestResponseCycle):
@@ -63,16 +64,15 @@ class Cycle(RequestResponseCycle):
         await self.send(message)
 
     def _head_of(self, status: int, headers: Any) -> bytes:
-        lines = [STATUS_LINE[status]]
-        has_length = False
-        for pair in [*self.default_headers, *headers]:
-            if pair[0] == b"content-length":
-                has_length = True
-                self._rest_bytes = int(pair[1])
-            elif pair == (b"connection", b"close"):
-                self.keep_alive = False
-                continue  # it is said below
-            lines.append(b"%s: %s\r\n" % pair)
+        pairs = [*self.default_headers, *headers]
+        names = [pair[0] for pair in pairs]
+        if b"connection" in names and _CLOSE in pairs:
+            self.keep_alive = False  # which is said below
+            pairs = [pair for pair in pairs if pair != _CLOSE]
+            names = [pair[0] for pair in pairs]
+        has_length = b"content-length" in names
+        if has_length:
+            self._rest_bytes = int(pairs[names.index(b"content-length")][1])
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._rest_bytes = 0
         elif not has_length and self.scope["http_version"] == "1.0":
@@ -80,12 +80,11 @@ class Cycle(RequestResponseCycle):
             self._end_is(reset=True)
         elif not has_length:
             self._is_chunked = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            pairs.append((b"transfer-encoding", b"chunked"))
         if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        head = b"".join(lines)
-        if breaks_out(head, len(lines)):
+            pairs.append(_CLOSE)
+        head = STATUS_LINE[status] + b"\r\n".join([b": ".join(pair) for pair in pairs] + [b"", b""])
+        if breaks_out(head, len(pairs) + 2):
             raise RuntimeError("a header of the answer holds a line end or a NUL")
         return head
 

@@ -7,6 +7,7 @@ from chat_api.errors import AuthError
 from chat_api.headers import is_value
 from chat_api.types import Call, Deployment, Secret
 
+MIN_KEY_CHARS = 12  # anything shorter is no key, and may be a word of any message
 _JWT = re.compile(rb"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
@@ -46,3 +47,8 @@ def check_key(key: Secret | None, deployment: Deployment) -> Secret:
     if not _is_sendable(key.reveal()):
         raise AuthError("the key that was presented holds a character that no key has", code="invalid_credential")
     return key
+
+
+def without_key(said: bytes, key: bytes) -> bytes:
+    """What a server has said without the key that it was asked with: some repeat the one that they refuse."""
+    return said.replace(key, b"***") if len(key) >= MIN_KEY_CHARS and key in said else said

@@ -12,9 +12,10 @@ from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.headers import first, is_value, prefers_text, relayed
-from chat_api.middleware import TRAIL
+from chat_api.middleware import TRAIL, address_of, note_caller
 from chat_api.operations import path_meant
-from chat_api.operators import Ready, Status
+from chat_api.operators import Ready, Status, UsageTotals
+from chat_api.pace import interval_of
 from chat_api.passing import send_whole
 from chat_api.prompts import answer_json, answer_text, build
 from chat_api.reading import read_body, read_fields
@@ -25,6 +26,7 @@ from chat_api.settings import Settings
 from chat_api.streaming import ChatEvents, ChatText, Watch, adapted_text, close, let_go, until_gone
 from chat_api.types import Call, Headers, Reply
 
+ROUTE = "/v1/gpt/chat"
 ADAPTED = b"x-chat-api-adapted"
 FINISH_REASON = b"x-chat-api-finish-reason"
 _JSON = (b"content-type", b"application/json")
@@ -44,21 +46,9 @@ class SimpleChat:
             )
         gateway: Gateway = scope["state"]["gateway"]
         settings: Settings = scope["state"]["settings"]
-        headers: Headers = scope["headers"]
-        head = head_of(scope)
-        sent = await read_body(scope, receive, settings.max_body_bytes)
-        prompt = build(read_fields(headers, sent, scope["query_string"]), settings.defaults)
-        call = Call(
-            operation="chat/completions",
-            model=prompt.model,
-            body=prompt.body,
-            stream=prompt.stream,
-            credential=head.credential,
-            defaulted=prompt.defaulted,
-            request_id=scope.get("chat_api.request_id", ""),
-        )
+        call = await _read_call(scope, receive, gateway, settings)
         scope[TRAIL] = call.trail
-        wants_text = prefers_text(head.accept)
+        wants_text = prefers_text(head_of(scope).accept)
         if call.stream and not wants_text:
             await _chat_events(scope, receive, send, call)
             return
@@ -69,18 +59,40 @@ class SimpleChat:
             if isinstance(answer.body, bytes):
                 await _send_whole(send, answer, answer.body, call, wants_text=wants_text)
             else:
-                await _told(ChatText(answer), answer)(scope, receive, send)
+                await _told(ChatText(answer, _pace(settings)), answer)(scope, receive, send)
         finally:
             await close(reply)
+
+
+async def _read_call(scope: Scope, receive: Receive, gateway: Gateway, settings: Settings) -> Call:
+    """The call that a request makes; who may not call is refused before its body is read."""
+    head = head_of(scope)
+    caller = gateway.admit(head.credential, address_of(scope))
+    note_caller(scope, caller)
+    sent = await read_body(scope, receive, settings.max_body_bytes)
+    prompt = build(read_fields(scope["headers"], sent, scope["query_string"]), settings.defaults)
+    return Call(
+        operation="chat/completions",
+        model=prompt.model,
+        body=prompt.body,
+        stream=prompt.stream,
+        credential=head.credential,
+        defaulted=prompt.defaulted,
+        request_id=scope.get("chat_api.request_id", ""),
+        caller=caller,
+        is_metered=gateway.reads_usage,
+        asks_usage=prompt.asks_usage,
+    )
 
 
 async def _chat_events(scope: Scope, receive: Receive, send: Send, call: Call) -> None:
     """Answer with an event stream, which is kept open with pings, from before the upstream has answered at all."""
     gateway: Gateway = scope["state"]["gateway"]
-    ping = scope["state"]["settings"].ping_interval
+    settings: Settings = scope["state"]["settings"]
+    ping = settings.ping_interval
     task = await until_gone(gateway.handle(call), scope, receive, ping or None)
     try:
-        response = ChatEvents(task, call, ping)
+        response = ChatEvents(task, call, ping, _pace(settings))
         if task.done():
             reply = accepted(task.result(), call)
             if isinstance(reply.body, bytes):
@@ -89,6 +101,10 @@ async def _chat_events(scope: Scope, receive: Receive, send: Send, call: Call) -
         await response(scope, receive, send)
     finally:
         await let_go(task)
+
+
+def _pace(settings: Settings) -> float:
+    return interval_of(settings.token_rate_limit, ROUTE)
 
 
 async def _send_whole(send: Send, reply: Reply, body: bytes, call: Call, *, wants_text: bool = False) -> None:
@@ -169,6 +185,7 @@ class Routes:
             "/healthz": health,
             "/ready": Ready(),
             "/status": Status(),
+            "/usage": UsageTotals(),
             "/": FrontPage(),
         }
         self._under: list[tuple[str, ASGIApp]] = [

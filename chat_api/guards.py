@@ -61,7 +61,8 @@ class RequestTarget:
         host = named[1].lower() if named else ""
         own = (scope.get("server") or ("",))[0]
         if not host or not (host in self.hosts or is_loopback(host) or host.strip("[]") == own):
-            message = f'this server is no proxy: "{authority[:200]}" is not reached through it'
+            elsewhere = authority.rpartition("@")[2][:200]  # without a password
+            message = f'this server is no proxy: "{elsewhere}" is not reached through it'
             raise Forbidden(message, code="not_a_proxy")
 
 

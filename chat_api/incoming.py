@@ -4,9 +4,10 @@ from urllib.parse import unquote
 
 from starlette.types import Receive, Scope
 
+from chat_api.callers import Caller
 from chat_api.headers import first
 from chat_api.multipart import FieldFinder, boundary_of
-from chat_api.operations import DEPLOYMENT_SCOPED, Target, is_unrouted
+from chat_api.operations import DEPLOYMENT_SCOPED, MODEL_REQUIRED, Target, is_unrouted
 from chat_api.reading import check_coding, read_body
 from chat_api.request_head import RequestHead
 from chat_api.routing import Routing, form_model, read_routing
@@ -19,7 +20,15 @@ _OURS = ("api-version", "api-key")  # of a query: what the caller has no say in
 
 
 async def read_call(
-    scope: Scope, receive: Receive, head: RequestHead, target: Target, settings: Settings, *, route: str
+    scope: Scope,
+    receive: Receive,
+    head: RequestHead,
+    target: Target,
+    settings: Settings,
+    *,
+    route: str,
+    caller: Caller | None = None,
+    reads_usage: bool = False,
 ) -> Call:
     """The call that a request makes.
 
@@ -31,9 +40,10 @@ async def read_call(
         ClientGone: the client left before its body was complete.
     """
     body, routing = await _read(scope, receive, head, target, settings)
+    operation, model = target.operation, target.model or routing.model
     return Call(
-        operation=target.operation,
-        model=target.model or routing.model,
+        operation=operation,
+        model=model,
         body=body,
         stream=routing.stream,
         credential=head.credential,
@@ -45,6 +55,9 @@ async def read_call(
         choices=routing.choices,
         route=route,
         request_id=scope.get("chat_api.request_id", ""),
+        caller=caller,
+        is_metered=reads_usage and scope["method"] == "POST" and (model is not None or operation in MODEL_REQUIRED),
+        asks_usage=routing.asks_usage,
     )
 
 

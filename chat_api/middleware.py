@@ -10,10 +10,12 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chat_api.callers import Caller
 from chat_api.errors import (
     ClientGone,
     GatewayError,
     NoUpstream,
+    StoreDown,
     StreamBroken,
     UpstreamError,
     openai_body,
@@ -29,6 +31,7 @@ REQUEST_ID = b"x-chat-api-request-id"
 # In the scope, for the access log: who was asked, and the status with which the server itself refused the request.
 TRAIL = "chat_api.trail"
 REFUSED = "chat_api.refused"
+KEY_NAME = "chat_api.key_name"  # of the client key that was presented
 # The status of the answer, once it has begun.
 STATUS = "chat_api.status"
 # What is wrong now is wrong in a second too: OpenAI's clients are told not to try again.
@@ -36,6 +39,18 @@ SENSELESS_TO_REPEAT = frozenset({"answer_too_large", "internal_error", "not_an_a
 
 access_log = logging.getLogger("chat_api.access")
 log = logging.getLogger(__name__)
+
+
+def address_of(scope: Scope) -> str:
+    """The client's address; "" where the server does not tell."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def note_caller(scope: Scope, caller: Caller | None) -> None:
+    """The access log is to name the client key that was presented."""
+    if caller is not None and caller.key is not None:
+        scope[KEY_NAME] = caller.name
 
 
 class AccessLog:
@@ -77,7 +92,7 @@ class AccessLog:
         try:
             await self.app(scope, receive, named)
         finally:
-            client = scope["client"][0] if scope.get("client") else "-"
+            client = address_of(scope) or "-"
             path = scope.get("raw_path", b"").decode("latin-1")
             # Nothing was sent to a client that left before; an answer without its end was cut.
             status = scope.get(STATUS) or scope.get(REFUSED, 499)
@@ -86,6 +101,8 @@ class AccessLog:
             trail = scope.get(TRAIL)
             served = in_words(trail) if trail else ""
             words = f"{client} {scope['method']} {path} {status}{cut} {milliseconds:.1f} ms {request_id}{served}"
+            if KEY_NAME in scope:
+                words += f" key={scope[KEY_NAME]}"
             self._write(words)
 
 
@@ -131,7 +148,9 @@ def _answer_to(error: BaseException, request_id: str) -> GatewayError | None:
             log.warning("answer cut short: %s (request %s)", error.message, request_id)
             return None
         case GatewayError():
-            if error.status >= 500 or (isinstance(error, UpstreamError) and error.status != 400):
+            # That the store is down is logged by itself, once; calls that it refuses may be very many.
+            is_grave = error.status >= 500 and not isinstance(error, StoreDown)
+            if is_grave or (isinstance(error, UpstreamError) and error.status != 400):
                 log.warning("%d %s (request %s%s)", error.status, error.message, request_id, upstream_id(error.headers))
             else:  # the message may quote the caller
                 log.info("%d %s (request %s)", error.status, error.code, request_id)

@@ -6,6 +6,7 @@ nothing else does. A stream that breaks ends with an error event and a cut conne
 
 import asyncio
 from collections.abc import Awaitable, Generator
+from functools import partial
 from typing import NoReturn
 
 import msgspec
@@ -13,9 +14,10 @@ from starlette.types import Message, Send
 
 from chat_api.errors import GatewayError, StreamBroken, UpstreamError, openai_body
 from chat_api.headers import media_type, relayed, relayed_verbatim
+from chat_api.pace import Pace, turns
 from chat_api.refusals import no_events, read_refusal
 from chat_api.repair import EventRepair
-from chat_api.types import ByteStream, Call, Headers, Reply
+from chat_api.types import ByteStream, Call, Headers, Reply, Secret
 
 PING = b": ping\n\n"
 BODY_FOLLOWS = "chat_api.body_follows"  # in a message that begins a response: the body comes at once
@@ -76,6 +78,7 @@ class EventPassage:
         send: where it goes (ASGI 3).
         ping: seconds of silence after which a comment goes out; 0 for never.
         compat: whether chunks go on without what only Azure puts into them.
+        pace_seconds: how far one event is to be from the next, at least; 0 for as they come.
     """
 
     __slots__ = (
@@ -84,6 +87,7 @@ class EventPassage:
         "_compat",
         "_is_sending",
         "_loop",
+        "_pace_seconds",
         "_ping",
         "_repair",
         "_send",
@@ -92,11 +96,12 @@ class EventPassage:
         "has_begun",
     )
 
-    def __init__(self, call: Call, send: Send, *, ping: float, compat: bool) -> None:
+    def __init__(self, call: Call, send: Send, *, ping: float, compat: bool, pace_seconds: float = 0) -> None:
         self._send = send
         self._ping = ping
         self._call = call
         self._compat = compat
+        self._pace_seconds = pace_seconds
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None  # one that is being sent
         self._sent_at = 0.0
@@ -149,7 +154,7 @@ class EventPassage:
             self._is_sending = False
             self.keep_open()
         try:
-            await self._pass_on(reply.body)
+            await self._pass_on(reply.body, reply.deployment.key or self._call.credential)
         except GatewayError as error:
             await self.fail(error)
         reply.body.expect_end()
@@ -177,11 +182,16 @@ class EventPassage:
         await self._send(_part(part))
         self._sent_at = self._loop.time()
 
-    async def _pass_on(self, body: ByteStream) -> None:
+    async def _pass_on(self, body: ByteStream, key: Secret | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._repair = repair = EventRepair(self._call.operation, self._call.choices, compat=self._compat)
+        call = self._call
+        self._repair = repair = EventRepair(
+            call.operation, call.choices, compat=self._compat, hides_usage=call.hides_usage, key=key
+        )
+        pace = Pace(self._pace_seconds) if self._pace_seconds else None
+        take = self._take if pace is None else partial(self._take_in_turn, pace)
         try:
-            while (waiting := await body.flow(self._take)) is not None:
+            while (waiting := await body.flow(take)) is not None:
                 await waiting
                 self._is_sending = False
                 self._sent_at = self._loop.time()
@@ -191,7 +201,7 @@ class EventPassage:
             if not repair.ended:
                 raise  # else the end of the answer has come, and only that of the body is missing
         if part := repair.finish():
-            await self._send_after_comment(part)
+            await (self._send_after_comment(part) if pace is None else self._send_in_turn(pace, part))
         if repair.error is not None:
             raise repair.error
 
@@ -207,6 +217,21 @@ class EventPassage:
                 self._is_sending = True
                 return sending
         return SENT if repair.is_over else None
+
+    def _take_in_turn(self, pace: Pace, chunk: bytes) -> Awaitable[object] | None:
+        """The same, paced. While events wait nobody takes more, which in the end holds the upstream back (`Sink`)."""
+        if part := self._repair.feed(chunk):
+            return self._send_in_turn(pace, part)
+        return SENT if self._repair.is_over else None
+
+    async def _send_in_turn(self, pace: Pace, part: bytes) -> None:
+        for events, takes_turn in turns(part):
+            if takes_turn and (wait := pace.wait(self._loop.time())):
+                await asyncio.sleep(wait)
+            await self._send_after_comment(events)
+            self._is_sending = False
+            if takes_turn:
+                pace.went(self._sent_at)
 
 
 def _sending(sending: Awaitable[object]) -> Awaitable[object] | None:

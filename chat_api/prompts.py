@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from chat_api.errors import RequestError, UpstreamError
 from chat_api.fields import FIELDS, Given, kind_of, read_value
-from chat_api.routing import checked_model
+from chat_api.routing import asks_usage, checked_model
 
 _PROMPT_FIELDS = ("prompt", "userPrompt", "systemPrompt", "assistantPrompt", "messages", "extra")
 PARAMETERS = tuple(name for name in FIELDS if name not in (*_PROMPT_FIELDS, "model"))
@@ -27,6 +27,7 @@ class ChatPrompt:
     model: str | None
     stream: bool
     defaulted: frozenset[str]  # parameters in `body` that are the environment's
+    asks_usage: bool = False  # whether a stream is to tell what it took
 
 
 def build(given: Given, defaults: Mapping[str, Any]) -> ChatPrompt:
@@ -52,6 +53,7 @@ def build(given: Given, defaults: Mapping[str, Any]) -> ChatPrompt:
         model=model,
         stream=parameters.get("stream") is True,
         defaulted=frozenset(filled) - {"stream"},  # what the answer looks like is not up for adaptation
+        asks_usage="stream_options" in own and asks_usage(msgspec.json.encode(own["stream_options"])),
     )
 
 

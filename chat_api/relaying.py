@@ -10,12 +10,15 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from chat_api.callers import Caller
 from chat_api.errors import GatewayError, UnknownPath, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.incoming import read_call
-from chat_api.middleware import TRAIL, upstream_id
+from chat_api.keyring import check_model
+from chat_api.middleware import TRAIL, address_of, note_caller, upstream_id
 from chat_api.models import Models
 from chat_api.operations import Target, parse_path, path_meant
+from chat_api.pace import interval_of
 from chat_api.passing import EventPassage, is_event_stream, pass_bytes, pass_whole
 from chat_api.refusals import relayable
 from chat_api.request_head import head_of
@@ -58,14 +61,21 @@ class RelayedApi:
             await Response(status_code=204, headers={"allow": METHODS})(scope, receive, send)
             return
         target = self._target(scope)
-        own = _answered_here(target, scope["method"], gateway.models(self._route), scope["state"]["started"])
         head = head_of(scope)
-        if own is not None:
-            gateway.authenticate(head.credential, gateway.models(self._route).resource()[0])
+        models = gateway.models(self._route)
+        if _is_answered_here(target.operation, models):
+            caller = gateway.holder(head.credential, address_of(scope))
+            note_caller(scope, caller)
+            gateway.authenticate(caller, head.credential, models.resource()[0])
+            own = _own_answer(target.operation, scope["method"], models, scope["state"]["started"], caller)
             await own(scope, receive, send)
             return
-        gateway.admit(head.credential, self._route)
-        call = await read_call(scope, receive, head, target, settings, route=self._route)
+        caller = gateway.admit(head.credential, address_of(scope), self._route)
+        if caller is not None:
+            note_caller(scope, caller)
+        call = await read_call(
+            scope, receive, head, target, settings, route=self._route, caller=caller, reads_usage=gateway.reads_usage
+        )
         await _relay(scope, receive, send, call, gateway, settings)
 
     def _target(self, scope: Scope) -> Target:
@@ -89,7 +99,8 @@ _target_again = lru_cache(maxsize=1024)(_target)  # the same few paths come agai
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
     scope[TRAIL] = call.trail
-    passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks)
+    pace = interval_of(settings.token_rate_limit, call.route, "/v1/", call.operation)
+    passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks, pace_seconds=pace)
     reply: Reply | None = None
     try:
         # As long as an upload comes, whoever reads it notices that its client has left.
@@ -133,19 +144,27 @@ def _note(refusal: Reply, scope: Scope) -> None:
     log.info("%d from %s (request %s%s)", refusal.status, refusal.deployment.host, *ids)
 
 
-def _answered_here(target: Target, method: str, models: Models, started: int) -> Response | None:
-    """The answer to what no upstream needs to be asked, or could tell."""
-    operation = target.operation
+def _is_answered_here(operation: str, models: Models) -> bool:
+    """Whether no upstream needs to be asked, or could tell."""
+    if operation.partition("/")[0] == "models":
+        return not models.relays_list
+    return operation == "realtime" or operation.startswith("dashboard/billing/")
+
+
+def _own_answer(operation: str, method: str, models: Models, started: int, caller: Caller | None) -> Response:
     if operation.startswith("dashboard/billing/"):
         return _billing(operation)
     if operation == "realtime":
         raise UnknownPath("realtime is not served: this server does not relay WebSockets yet")
-    if operation.partition("/")[0] != "models" or models.relays_list:
-        return None
     if method not in ("GET", "HEAD"):
         raise WrongMethod(f"{method} is not served here; send a GET", headers=((b"allow", b"GET, HEAD"),))
-    name = operation.partition("/")[2]
-    return _json(models.entry(unquote(name), started) if name else models.listing(started))
+    name = unquote(operation.partition("/")[2])
+    key = caller.key if caller is not None else None
+    if not name:
+        return _json(models.listing(started, key.models if key is not None else None))
+    if key is not None:
+        check_model(key, [name], operation, is_read=True)
+    return _json(models.entry(name, started))
 
 
 def _billing(operation: str) -> Response:

@@ -6,13 +6,24 @@ error wherever the answer itself is not complete.
 """
 
 import re
-from collections.abc import Iterator
 
 from chat_api.compat import strict_events
+from chat_api.credentials import without_key
 from chat_api.errors import UpstreamError
 from chat_api.operations import CHAT
 from chat_api.refusals import read_refusal_in_200
-from chat_api.sse import DONE, MAX_EVENT_BYTES, Event, EventDecoder, Outline, read_outline
+from chat_api.sse import (
+    DONE,
+    MAX_EVENT_BYTES,
+    NO_USAGE,
+    Event,
+    EventDecoder,
+    Outline,
+    read_outline,
+    split_events,
+    tells_usage_only,
+)
+from chat_api.types import Secret
 
 TERMINAL = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.cancelled", "error"}
@@ -22,7 +33,6 @@ END = b"data: [DONE]\n\n"
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _TOLD = re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)")
 _MARKS = (b"\n\n", b"\n\r\n", b"\r\r")  # what ends with them is whole
-_EVENT = re.compile(rb"(?s).*?(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 
 
 class EventRepair:
@@ -32,13 +42,25 @@ class EventRepair:
         operation: what was asked for; it decides what a complete answer is.
         choices: how many answers a chat was asked for.
         compat: whether chunks go on without what only Azure puts into them.
+        hides_usage: whether they go on without what a chat took, for which its caller did not ask.
+        key: what was asked with; no error repeats it.
     """
 
-    def __init__(self, operation: str, choices: int = 1, *, compat: bool = False) -> None:
+    def __init__(
+        self,
+        operation: str,
+        choices: int = 1,
+        *,
+        compat: bool = False,
+        hides_usage: bool = False,
+        key: Secret | None = None,
+    ) -> None:
+        self._key = key
         self._is_chat = operation in CHAT
         self._is_responses = operation.split("/")[0] == "responses"
         self._choices = choices
         self._compat = strict_events(operation) if compat and self._is_chat else None
+        self._hides_usage = hides_usage and self._is_chat
         self._held = bytearray()
         self._finished: set[int] = set()
         self._at_start = True
@@ -71,7 +93,7 @@ class EventRepair:
         if self._held or not chunk.endswith(b"\n\n"):
             chunk = self._whole(chunk)
         elif self._is_under_way and not self._is_of_interest(chunk):
-            return chunk  # as nearly all are
+            return chunk.replace(NO_USAGE, b"") if self._hides_usage else chunk  # as nearly all are
         return self._followed(chunk) if chunk else b""
 
     def finish(self) -> bytes:
@@ -111,28 +133,28 @@ class EventRepair:
             self._at_start = False
             whole = whole.removeprefix(b"\xef\xbb\xbf")
             self._is_under_way = self._compat is None
+        if self._hides_usage:
+            whole = whole.replace(NO_USAGE, b"")
         if self._compat is None and not self._is_of_interest(whole):
             return whole
         passed = []
-        end = 0
-        for raw in _split(whole):
-            end += len(raw)
+        for raw in split_events(whole):
             event = _event(raw)
             if event is not None and not self._read(event):
                 if self.error is not None:
                     break
                 raw = END if event.data.strip() == DONE != event.data else raw  # some clients read no spaces after it
+            if self._hides_usage and event is not None and tells_usage_only(event.data):
+                continue
             passed.append(self._compat(raw, event) if self._compat and event else raw)
             if self.done:
                 break
-        else:
-            passed.append(whole[end:])  # more empty lines than one
         self._is_under_way = self._is_under_way and not self.is_over
         return b"".join(passed)
 
     def _is_of_interest(self, whole: bytes) -> bool:
         """Whether it may have to be read: a look at the bytes tells most chunks apart."""
-        if b"[DONE]" in whole or b"error" in whole:
+        if b"[DONE]" in whole or b"error" in whole or (self._hides_usage and _tells_usage(whole)):
             return True
         return (_TOLD if self._is_responses else _FINISHED).search(whole) is not None
 
@@ -147,7 +169,7 @@ class EventRepair:
             self._told = self._told or event.name in TERMINAL or (chunk is not None and chunk.type in TERMINAL)
             return True
         if event.name == "error" or (chunk is not None and chunk.is_error):
-            self.error = _refusal(event)
+            self.error = _refusal(event, self._key)
             return False
         if chunk is not None:  # what cannot be read here, the client may
             self._note_ends(chunk)
@@ -159,15 +181,9 @@ class EventRepair:
                 self._finished.add(choice.index or 0)
 
 
-def _split(whole: bytes) -> Iterator[bytes]:
-    """The events in whole ones, each with its blank line."""
-    if b"\r" in whole:
-        yield from (match.group() for match in _EVENT.finditer(whole))
-        return
-    start = 0
-    while (end := whole.find(b"\n\n", start)) >= 0:
-        yield whole[start : end + 2]
-        start = end + 2
+def _tells_usage(whole: bytes) -> bool:
+    """Whether an event in it may say what a chat took: so it is written, with a space or without."""
+    return b'"usage":{' in whole or b'"usage": {' in whole
 
 
 def _event(raw: bytes) -> Event | None:
@@ -184,6 +200,6 @@ def _is_whole_event(tail: bytes) -> bool:
     return bool(found) and (found[-1].data.strip() == DONE or read_outline(found[-1].data) is not None)
 
 
-def _refusal(event: Event) -> UpstreamError:
-    refusal = read_refusal_in_200((), event.data)
+def _refusal(event: Event, key: Secret | None) -> UpstreamError:
+    refusal = read_refusal_in_200((), without_key(event.data, key.reveal().encode()) if key else event.data)
     return refusal or UpstreamError("the upstream sent an event that is no chunk of an answer")

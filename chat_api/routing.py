@@ -20,6 +20,7 @@ class Routing(NamedTuple):
     model: str | None = None
     stream: bool = False
     choices: int = 1
+    asks_usage: bool = False  # whether a stream is to tell what it took
 
 
 class _Body(msgspec.Struct):
@@ -29,6 +30,7 @@ class _Body(msgspec.Struct):
     stream: Raw = Raw()
     n: Raw = Raw()
     prompt: Raw = Raw()
+    stream_options: Raw = Raw()
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -53,7 +55,21 @@ def read_routing(body: bytes) -> Routing:
             raise RequestError("the body is empty; it takes a JSON object", code="empty_body") from None
         reason = str(error).removeprefix("JSON is malformed: ")
         raise RequestError(f"the body is not JSON: {reason}", code="invalid_json") from None
-    return Routing(_model(bytes(parsed.model)), bytes(parsed.stream) == b"true", _choices(parsed))
+    options = bytes(parsed.stream_options)
+    return Routing(
+        _model(bytes(parsed.model)),
+        bytes(parsed.stream) == b"true",
+        _choices(parsed),
+        bool(options) and asks_usage(options),
+    )
+
+
+def asks_usage(stream_options: bytes) -> bool:
+    """Whether a call's `stream_options` ask to be told what the answer took."""
+    try:
+        return bytes(_decode_members(stream_options).get("include_usage", b"")) == b"true"
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
 
 
 def with_model(body: bytes, name: str) -> bytes:
@@ -74,6 +90,26 @@ def with_model(body: bytes, name: str) -> bytes:
         members["model"] = value
         return msgspec.json.encode(members)
     return msgspec.json.encode({"model": value, **members})
+
+
+def with_usage(body: bytes) -> bytes:
+    """The JSON object of a streamed call, which then asks the stream to tell what it took; nothing else changes."""
+    if b'"stream_options"' not in body and b"\\u" not in body:  # in which any letter may be written
+        return body.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
+    try:
+        members = _decode_members(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # Half a surrogate pair, with which most upstreams can live; of two members of one name they take the last.
+        end = body.rindex(b"}")
+        return b'%b,"stream_options":{"include_usage":true}%b' % (body[:end], body[end:])
+    given = bytes(members.get("stream_options", b"null"))
+    try:
+        options = {} if given == b"null" else _decode_members(given)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return body  # the upstream has a word for what is wrong with it
+    options["include_usage"] = Raw(b"true")
+    members["stream_options"] = Raw(msgspec.json.encode(options))
+    return msgspec.json.encode(members)
 
 
 def _read(body: bytes) -> _Body:

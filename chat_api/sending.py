@@ -5,12 +5,11 @@ import logging
 from msgspec import structs
 
 from chat_api import refusals, translate
-from chat_api.credentials import credential
+from chat_api.credentials import credential, without_key
 from chat_api.judging import judged
 from chat_api.types import Adaptation, Attempt, Call, Deployment, Reply, Transport
 
 MAX_REMEMBERED_DEPLOYMENTS = 1000
-MIN_KEY_BYTES = 12  # anything shorter is no key, and may be a word of any message
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +36,24 @@ class Sending:
         """
         deployment = attempt.deployment
         presented = credential(call, deployment)
+        tried: tuple[Adaptation, ...] = ()
         while True:
             learned = self._learned.get(deployment, ()) if self._learned else ()
+            if tried:
+                learned += tried
             request, applied = translate.upstream_request(call, deployment, presented, learned)
             response = await self._transport.send(request)
             attempt.queue_seconds = response.queue_seconds
             attempt.connect_seconds = response.connect_seconds
             reply = _without_key(await judged(response, call, deployment, applied), presented[1])
-            if reply.status != 400 or call.verbatim or not isinstance(reply.body, bytes):
+            if reply.status < 400:
+                if tried:
+                    self._remember(deployment, translate.WITHOUT_USAGE)
                 return reply
-            refusal = refusals.read_refusal(reply.status, reply.headers, reply.body)
-            adaptation = refusals.adaptation_for(refusal, call)
+            adaptation = _adaptation(reply, call)
+            if adaptation is translate.WITHOUT_USAGE and adaptation not in learned:
+                tried = (adaptation,)  # only the answer tells whether it was that
+                continue
             if adaptation is None or adaptation in learned:
                 return reply
             self._remember(deployment, adaptation)
@@ -63,9 +69,25 @@ class Sending:
         self._learned[deployment] = (*learned, adaptation)
 
 
+def _adaptation(reply: Reply, call: Call) -> Adaptation | None:
+    """How a call may be sent again that was refused."""
+    if reply.status not in (400, 422) or not isinstance(reply.body, bytes):
+        return None
+    if call.hides_usage and b"stream_options" in reply.body:  # which is not the caller's
+        return translate.WITHOUT_USAGE
+    if reply.status != 400 or call.verbatim:
+        return None
+    return refusals.adaptation_for(refusals.read_refusal(reply.status, reply.headers, reply.body), call)
+
+
 def _without_key(reply: Reply, credential: bytes) -> Reply:
-    """The reply without the key it was asked with: some servers repeat the one that they refuse."""
-    key = credential.removeprefix(b"Bearer ")
-    if len(key) < MIN_KEY_BYTES or not isinstance(reply.body, bytes) or key not in reply.body:
+    """A whole reply without the key it was asked with; headers of an error that have it are left out."""
+    if not isinstance(reply.body, bytes):
         return reply
-    return structs.replace(reply, body=reply.body.replace(key, b"***"))
+    key = credential.removeprefix(b"Bearer ")
+    body, headers = without_key(reply.body, key), reply.headers
+    if reply.status >= 400:
+        headers = tuple(pair for pair in headers if without_key(pair[1], key) is pair[1])
+    if body is reply.body and len(headers) == len(reply.headers):
+        return reply
+    return structs.replace(reply, body=body, headers=headers)

@@ -6,6 +6,7 @@ streams once ended so (`data: [DONE]` and nothing after it). It never re-splits 
 """
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ DONE = b"[DONE]"
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+_EVENT = re.compile(rb"(?s).*?(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))|.+")
 
 
 class Event(NamedTuple):
@@ -96,6 +98,22 @@ class EventDecoder:
             self._name = value.decode("utf-8", "replace")
 
 
+def split_events(whole: bytes) -> Iterator[bytes]:
+    """Whole events one by one, each in its bytes with the blank line that ends it, and last whatever comes after them.
+
+    Together they are all the bytes. What has no data is among them: a comment, or more empty lines than one.
+    """
+    if b"\r" in whole:
+        yield from (match.group() for match in _EVENT.finditer(whole))
+        return
+    start = 0
+    while (end := whole.find(b"\n\n", start)) >= 0:
+        yield whole[start : end + 2]
+        start = end + 2
+    if start < len(whole):
+        yield whole[start:]
+
+
 def _check_size(size: int) -> None:
     if size > MAX_EVENT_BYTES:
         raise UpstreamError(f"an event of the upstream's stream is larger than {MAX_EVENT_BYTES} bytes")
@@ -136,6 +154,7 @@ class Outline(_Verdict):
     """Of a chunk, only what tells how a stream ends."""
 
     choices: list[ChoiceOutline] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 class Chunk(_Verdict):
@@ -173,6 +192,17 @@ def read_outline(data: bytes) -> Outline | None:
         return _decode_outline(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return None
+
+
+NO_USAGE = b',"usage":null'  # what a chunk has once a stream was asked for it; within a text quotes are escaped
+
+
+def tells_usage_only(data: bytes) -> bool:
+    """Whether an event's data is the chunk that says what a chat took, and nothing else."""
+    if b'"usage"' not in data:
+        return False
+    outline = read_outline(data)
+    return outline is not None and outline.choices == [] and bytes(outline.usage).startswith(b"{")
 
 
 class ChatStream:

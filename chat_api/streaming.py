@@ -16,9 +16,11 @@ from sse_starlette.sse import AppStatus
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope
 
+from chat_api.credentials import without_key
 from chat_api.errors import ClientGone, GatewayError, StreamBroken, UpstreamError, simple_body
+from chat_api.pace import Pace, is_empty
 from chat_api.refusals import accepted, read_refusal_in_200
-from chat_api.sse import DONE, ChatStream
+from chat_api.sse import DONE, NO_USAGE, ChatStream, tells_usage_only
 from chat_api.types import Call, Reply
 
 PING = ServerSentEvent(comment="ping", sep="\n")
@@ -26,6 +28,7 @@ PING = ServerSentEvent(comment="ping", sep="\n")
 ON_DISCONNECT = "chat_api.on_disconnect"
 Notify = Callable[[Callable[[], None] | None], asyncio.Task[Any] | None]
 _NONE: dict[str, Any] = {}
+Step = list[tuple[bytes, str]]  # events that came together: the data of each, and its text
 
 
 def let_streams_drain() -> None:
@@ -126,41 +129,54 @@ class ChatEvents(EventSourceResponse):
     """Azure's chunks as data-only events, ended by `[DONE]`, with a ping while nothing comes.
 
     The task need not be done: until it is, only pings go out, and a refusal can only be an event.
+
+    Args:
+        task: the reply that is to come.
+        call: what was asked.
+        ping: seconds after which a ping goes out; 0 for never.
+        pace_seconds: how far one event is to be from the next, at least; 0 for as they come.
     """
 
-    def __init__(self, task: asyncio.Task[Reply], call: Call, ping: float) -> None:
-        events = _events(task, call, early=not task.done())
+    def __init__(self, task: asyncio.Task[Reply], call: Call, ping: float, pace_seconds: float = 0) -> None:
+        events = _events(task, call, pace_seconds, early=not task.done())
         super().__init__(events, ping=ping, sep="\n", ping_message_factory=lambda: PING)
 
 
 class ChatText(StreamingResponse):
-    """The first choice's text as it arrives. A stream that breaks can only show it by being cut."""
+    """The first choice's text as it arrives, or event by event. A stream that breaks can only show it by being cut."""
 
     media_type = "text/plain"
 
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(_texts(reply), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+    def __init__(self, reply: Reply, pace_seconds: float = 0) -> None:
+        super().__init__(_texts(reply, pace_seconds), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
 
 
-async def _events(task: asyncio.Task[Reply], call: Call, *, early: bool) -> AsyncIterator[bytes]:
+async def _events(task: asyncio.Task[Reply], call: Call, pace_seconds: float, *, early: bool) -> AsyncIterator[bytes]:
     try:
         if early:
             yield PING.encode()  # the wait for the upstream has been long already
         reply = accepted(await asyncio.shield(task), call)
         if early and reply.adaptations:  # too late for the header that tells of them
             yield ServerSentEvent(comment=adapted_text(reply), sep="\n").encode()
-        async with aclosing(_steps(reply)) as steps:
+        async with aclosing(_steps_in_turn(reply, pace_seconds)) as steps:
             async for step in steps:
-                yield b"".join([_event(data) for data, _ in step])
+                shown = _without_usage(step) if call.hides_usage else step
+                if shown:
+                    yield b"".join([_event(data) for data, _ in shown])
         yield _event(DONE)
     except GatewayError as error:
         yield _event(msgspec.json.encode(simple_body(error)))
         raise StreamBroken(error.message) from error
 
 
-async def _texts(reply: Reply) -> AsyncIterator[str]:
+def _without_usage(step: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
+    """What a caller gets who did not ask what the answer took."""
+    return [(data.replace(NO_USAGE, b""), text) for data, text in step if not tells_usage_only(data)]
+
+
+async def _texts(reply: Reply, pace_seconds: float) -> AsyncIterator[str]:
     try:
-        async with aclosing(_steps(reply)) as steps:
+        async with aclosing(_steps_in_turn(reply, pace_seconds)) as steps:
             async for step in steps:
                 if text := "".join([text for _, text in step]):
                     yield text
@@ -168,7 +184,26 @@ async def _texts(reply: Reply) -> AsyncIterator[str]:
         raise StreamBroken(error.message) from error
 
 
-async def _steps(reply: Reply) -> AsyncGenerator[list[tuple[bytes, str]]]:
+def _steps_in_turn(reply: Reply, pace_seconds: float) -> AsyncGenerator[Step]:
+    steps = _steps(reply)
+    return _paced(steps, Pace(pace_seconds)) if pace_seconds else steps
+
+
+async def _paced(steps: AsyncGenerator[Step], pace: Pace) -> AsyncGenerator[Step]:
+    """The same events, one by one, each in its time; while one waits nobody asks for more."""
+    loop = asyncio.get_running_loop()
+    async with aclosing(steps):
+        async for step in steps:
+            for event in step:
+                takes_turn = not is_empty(event[0])
+                if takes_turn and (wait := pace.wait(loop.time())):
+                    await asyncio.sleep(wait)
+                yield [event]
+                if takes_turn:
+                    pace.went(loop.time())
+
+
+async def _steps(reply: Reply) -> AsyncGenerator[Step]:
     """The `(data, text)` of the events in each chunk that completes some, up to where the answer is complete.
 
     Raises:
@@ -195,7 +230,9 @@ async def _steps(reply: Reply) -> AsyncGenerator[list[tuple[bytes, str]]]:
 
 def _check_complete(stream: ChatStream, reply: Reply) -> None:
     if stream.error is not None:
-        refusal = read_refusal_in_200(reply.headers, stream.error)
+        key = reply.deployment.key
+        told = without_key(stream.error, key.reveal().encode()) if key else stream.error
+        refusal = read_refusal_in_200(reply.headers, told)
         raise refusal or UpstreamError(f"{reply.deployment.host} sent an event that is no chat chunk")
     if not stream.complete:
         raise UpstreamError(f"{reply.deployment.host} ended its answer before its end", code="answer_cut_short")

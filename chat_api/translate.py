@@ -13,12 +13,15 @@ from msgspec import Raw
 from chat_api.azure_url import is_deployment_name
 from chat_api.errors import RequestError
 from chat_api.headers import accepts_gzip
-from chat_api.operations import CLASSIC_ONLY, DEPLOYMENT_SCOPED, MODEL_REQUIRED
-from chat_api.routing import with_model
+from chat_api.operations import CHAT, CLASSIC_ONLY, DEPLOYMENT_SCOPED, MODEL_REQUIRED
+from chat_api.routing import with_model, with_usage
 from chat_api.types import Adaptation, Body, Call, Deployment, Headers, UpstreamRequest
 
 # Versions that select the v1 API, and the query each adds: v1 refuses dated versions outright.
 _V1_QUERY = {"v1": "", "preview": "api-version=preview"}
+
+USAGE_SINCE = "2024-09-01"
+WITHOUT_USAGE = Adaptation("stream_options", None)  # of a server that does not know it
 
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -32,9 +35,12 @@ def upstream_request(
         RequestError: the deployment's name cannot stand in a path.
     """
     body, applied = adapted_body(call, adaptations)
+    if call.hides_usage and isinstance(body, bytes) and tells_usage(call, deployment, adaptations):
+        body = with_usage(body)
     if (name := model_for_body(call, deployment)) is not None:
         body = with_model(body, name) if isinstance(body, bytes) else body.with_model(name)
-    headers = _relayed(call.headers, call.stream, credential) if call.verbatim else _asked(call.stream, credential)
+    is_read = call.stream or call.is_metered
+    headers = _relayed(call.headers, is_read, credential) if call.verbatim else _asked(call.stream, credential)
     return UpstreamRequest(call.method, url(call, deployment), headers, body, deployment.url_setting), applied
 
 
@@ -77,6 +83,19 @@ def model_for_body(call: Call, deployment: Deployment) -> str | None:
     return None if isinstance(call.body, bytes) and not call.body.strip() else deployment.name  # a GET has no body
 
 
+def tells_usage(call: Call, deployment: Deployment, adaptations: tuple[Adaptation, ...] = ()) -> bool:
+    """Whether a deployment's streams tell what they took if they are asked to.
+
+    That is a parameter of chats since 2024-09-01-preview; a server that refuses it is not asked again.
+    """
+    if call.operation not in CHAT or WITHOUT_USAGE in adaptations:
+        return False
+    if deployment.kind == "openai":
+        return True
+    version = deployment.api_version
+    return (CLASSIC_ONLY.get(call.operation, "9") if version in _V1_QUERY else version) >= USAGE_SINCE
+
+
 def adapted_body(call: Call, adaptations: tuple[Adaptation, ...]) -> tuple[bytes | Body, tuple[Adaptation, ...]]:
     """The call's body with what the deployment taught us applied.
 
@@ -116,8 +135,8 @@ def _asked(stream: bool, credential: tuple[bytes, bytes]) -> Headers:
 
 
 @lru_cache(maxsize=128)
-def _relayed(headers: Headers, stream: bool, credential: tuple[bytes, bytes]) -> Headers:
-    coding = b"gzip" if not stream and accepts_gzip(headers) else b"identity"
+def _relayed(headers: Headers, is_read: bool, credential: tuple[bytes, bytes]) -> Headers:
+    coding = b"gzip" if not is_read and accepts_gzip(headers) else b"identity"
     kept = [pair for pair in headers if pair[0] != b"accept-encoding"]
     return (*kept, (b"accept-encoding", coding), credential)
 

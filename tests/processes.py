@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.canaries import spilled
+
 ROOT = Path(__file__).parents[1]
 CLI = str(Path(sys.executable).with_name("chat-api"))
 PYTHON_APP = (sys.executable, "app.py")
@@ -81,3 +83,4 @@ def process(*command: str, **environ: str) -> Iterator[Process]:
         yield running
     finally:
         running.kill()
+    assert not spilled(running.output), "keys came out"

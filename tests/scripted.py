@@ -13,7 +13,7 @@ from chat_api.models import Models
 from chat_api.pool import Pool
 from chat_api.relay import Relay, Retries
 from chat_api.types import Call, Deployment, Headers, Reply, Secret, UpstreamRequest
-from tests.relays import gateway_of, relay_of
+from tests.relays import gateway_of, known, relay_of
 from tests.wires import run_skipping
 
 OURS = Secret("a-key-of-ours")
@@ -230,7 +230,7 @@ class Front:
 
     async def _call(self, call: Call) -> Reply | GatewayError:
         try:
-            reply = await self.gateway.handle(call)
+            reply = await self.gateway.handle(known(self.gateway, call))
         except GatewayError as error:
             return error
         if isinstance(reply.body, bytes):

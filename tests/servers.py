@@ -17,6 +17,7 @@ from chat_api.app import create_app
 from chat_api.emulator import Emulator, open_emulator
 from chat_api.protocol import SheddingServer
 from chat_api.server import listen, server_config
+from tests.canaries import Listening
 
 KEY = "canary-azure-key"
 NO_FILE = Path("/nonexistent/.env")
@@ -70,7 +71,8 @@ def gateway(**environ: str) -> Iterator[Gateway]:
 async def serving(app: ASGIApp, values: settings.Settings):  # type: ignore[no-untyped-def]
     """Serve the app as the command line does, but on a free port and without its logging; gives the port."""
     sock = listen("127.0.0.1", 0)
-    config = server_config(values, app)  # type: ignore[arg-type]
+    listening = Listening(app)
+    config = server_config(values, listening)  # type: ignore[arg-type]
     config.timeout_graceful_shutdown = 1
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[sock]))
@@ -79,6 +81,7 @@ async def serving(app: ASGIApp, values: settings.Settings):  # type: ignore[no-u
     finally:
         server.should_exit = True
         await task
+    assert not listening.heard, f"keys came out: {listening.heard}"
 
 
 @contextlib.contextmanager

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from chat_api.counting import Usage
 from chat_api.errors import UpstreamRefusal
 from chat_api.headers import relayed_verbatim
 from chat_api.operations import is_unrouted, parse_path
 from chat_api.refusals import relayable
 from chat_api.repair import EventRepair
 from chat_api.sse import DONE, Event, EventDecoder, read_chunk
+from chat_api.tokens import usage_at_end, usage_in
 from chat_api.translate import upstream_request
 from chat_api.types import Call, Deployment, Reply, Secret
 
@@ -183,6 +185,56 @@ def test_recorded_exchange() -> None:
     assert not kept & {b"set-cookie", b"server", b"date", b"strict-transport-security", b"access-control-allow-origin"}
     reply = Reply(200, headers, response["body"].encode(), D)
     assert relayable(reply, CHAT, 0) is reply
+
+
+def usage_of(chunk: dict[str, Any]) -> Usage:
+    """What it says that was taken."""
+    told = chunk["usage"]
+    details = told.get("prompt_tokens_details") or {}
+    return Usage(told["prompt_tokens"], told["completion_tokens"], details.get("cached_tokens", 0))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_usage_of_stream(name: str) -> None:
+    """What a captured stream took is read from its end, however little of it was kept."""
+    raw = (WIRE / name).read_bytes()
+    chunks = [json.loads(event.data) for event in decoded(raw) if event.data.strip() != DONE]
+    (truth,) = [usage_of(chunk) for chunk in chunks if chunk.get("usage")]
+    assert truth.completion > 0
+    for kept in (400, 1000, 16384, len(raw)):
+        assert usage_at_end(raw[-kept:], is_stream=True) == truth
+
+
+@pytest.mark.parametrize("size", [1, 1000, 10_000_000], ids=["bytes", "thousands", "whole"])
+@pytest.mark.parametrize("name", STREAMS)
+def test_usage_of_stream_is_hidden(name: str, size: int) -> None:
+    """A captured stream that was asked for usage goes on as it would have come, had it not been."""
+    raw = (WIRE / name).read_bytes()
+    expected = [
+        event._replace(data=event.data.replace(b',"usage":null', b""))
+        for event in decoded(raw)
+        if b'"usage":{' not in event.data
+    ]
+    out = passed(EventRepair("chat/completions", hides_usage=True), raw, size)
+    assert b"usage" not in out
+    assert decoded(out) == expected[: expected.index(Event(DONE)) + 1]
+
+
+@pytest.mark.parametrize("name", ["azure-chat-4o-mini-2025-08.json", "azure-chat-success.sap.json"])
+def test_usage_of_answer(name: str) -> None:
+    """What a captured answer took is read from it, and from its end."""
+    raw = (WIRE / name).read_bytes()
+    truth = usage_of(json.loads(raw))
+    assert truth.prompt > 0
+    assert usage_in(raw) == truth
+    assert usage_at_end(raw[-600:], is_stream=False) == truth
+
+
+def test_usage_of_recorded_exchange() -> None:
+    """What a recorded answer took is read from it: what was thought about is of the completion."""
+    record = yaml.safe_load((WIRE / "azure-chat-gpt5-nano-2025-10.vcr.yaml").read_text())
+    body = record["interactions"][0]["response"]["body"].encode()
+    assert usage_in(body) == usage_of(json.loads(body))
 
 
 def paths(name: str) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chat_api.credentials import credential
+from chat_api.credentials import credential, without_key
 from chat_api.errors import AuthError
 from chat_api.types import Call, Deployment, Secret
 
@@ -70,3 +70,17 @@ def test_key_that_is_no_header_value_is_401(presented: str) -> None:
 
     assert caught.value.code == "invalid_credential"
     assert presented not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("said", "key", "expected"),
+    [
+        pytest.param(b"wrong: a-key-of-ours!", b"a-key-of-ours", b"wrong: ***!", id="once"),
+        pytest.param(b"a-key-of-ours a-key-of-ours", b"a-key-of-ours", b"*** ***", id="twice"),
+        pytest.param(b"wrong: a-key-of-others", b"a-key-of-ours", b"wrong: a-key-of-others", id="another"),
+        pytest.param(b"unknown model", b"model", b"unknown model", id="too-short-for-a-key"),
+    ],
+)
+def test_what_a_server_says_goes_on_without_the_key(said: bytes, key: bytes, expected: bytes) -> None:
+    """A key that is repeated is hidden; a short one is more likely a word."""
+    assert without_key(said, key) == expected

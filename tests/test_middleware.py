@@ -8,9 +8,10 @@ import msgspec
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from chat_api.callers import Caller, ClientKey, by_address, by_key
 from chat_api.errors import ClientGone, NoUpstream, RequestError, StreamBroken
 from chat_api.guards import LoopbackGuard
-from chat_api.middleware import AccessLog, ErrorBoundary
+from chat_api.middleware import AccessLog, ErrorBoundary, address_of, note_caller
 
 SCOPE: dict[str, Any] = {
     "type": "http",
@@ -110,6 +111,40 @@ def test_access_log_leaves_the_query_out_and_marks_what_was_cut(caplog: pytest.L
 
     assert "127.0.0.1 POST /v1/gpt/chat 200 (cut short)" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("caller", "end"),
+    [
+        pytest.param(by_key(ClientKey("alice", b"")), " key=alice", id="key"),
+        pytest.param(by_address("127.0.0.1"), "", id="address"),
+        pytest.param(None, "", id="nobody-asked"),
+    ],
+)
+@pytest.mark.parametrize("error", [None, RequestError("late"), ClientGone("gone")], ids=["answer", "error", "gone"])
+def test_access_log_names_the_client_key(caller: Caller | None, end: str, error: Exception | None) -> None:
+    """However a request ends, its line ends with the name of the key that was presented, where one was."""
+    lines: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        note_caller(scope, caller)
+        if error is not None:
+            raise error
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    drive(AccessLog(ErrorBoundary(app), write=lines.append))
+
+    (line,) = lines
+    assert line.endswith(f" {line.split()[6]}{end}")
+
+
+@pytest.mark.parametrize(
+    ("client", "address"), [(("10.0.0.1", 5), "10.0.0.1"), (("::1", 5), "::1"), (("", 0), ""), (None, "")]
+)
+def test_address(client: tuple[str, int] | None, address: str) -> None:
+    """The client's address is the server's word; over a socket without addresses there is none."""
+    assert address_of({**SCOPE, "client": client}) == address
 
 
 @pytest.mark.parametrize("middleware", [AccessLog, ErrorBoundary, LoopbackGuard])

@@ -77,12 +77,12 @@ class Client:
         self._changed = asyncio.Event()
 
 
-def carried(client: Client, *, ping: float = INTERVAL) -> tuple[Response, EventPassage, Reply]:
+def carried(client: Client, *, ping: float = INTERVAL, pace: float = 0) -> tuple[Response, EventPassage, Reply]:
     """A response to come, the passage that carries it to the client, and the reply that it is."""
     response, _ = made()
     response.status, response.headers = 200, ((b"content-type", b"text/event-stream"),)
     reply = Reply(200, response.headers, RelayedBody(response, [], response), Deployment("d", "http://host", "v1"))
-    return response, EventPassage(CALL, client.send, ping=ping, compat=False), reply
+    return response, EventPassage(CALL, client.send, ping=ping, compat=False, pace_seconds=pace), reply
 
 
 def nothing_left() -> bool:

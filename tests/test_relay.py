@@ -526,6 +526,68 @@ def test_calls_at_once_learn_once() -> None:
     assert relay._asking._sending._learned[D] == (RENAMED,)
 
 
+NO_OPTIONS = b'{"error":{"message":"Unrecognized request argument supplied: stream_options","type":"x"}}'
+NO_EXTRAS = b'{"detail":[{"type":"extra_forbidden","loc":["body","stream_options"]}]}'
+ASKING = b'{"stream_options":{"include_usage":true},"stream":true}'
+PLAIN = b'{"stream":true}'
+
+
+def counted(body: bytes = PLAIN, **fields: object) -> Call:
+    """A streamed chat whose usage is counted, though its caller does not ask for it."""
+    return structs.replace(call(body, stream=True), **{"is_metered": True, **fields})
+
+
+def flowing() -> Response:
+    """A stream."""
+    return Response(200, SSE, ROLE, TEXT, DONE)
+
+
+@pytest.mark.parametrize("verbatim", [False, True], ids=["simple", "relayed"])
+@pytest.mark.parametrize(("status", "body"), [(400, NO_OPTIONS), (422, NO_EXTRAS)])
+def test_server_that_does_not_know_usage(status: int, body: bytes, verbatim: bool) -> None:
+    """A server that refuses to be asked for usage is asked without, then and from then on; no caller sees it."""
+    script = Script(Response(status, JSON, body), flowing(), flowing())
+    replies = exchanged(script, *[counted(verbatim=verbatim)] * 2)
+    assert script.bodies == [ASKING, PLAIN, PLAIN]
+    assert [(reply.status, reply.adaptations) for reply in replies] == [(200, ())] * 2
+
+
+@pytest.mark.parametrize(
+    ("call_", "status", "body"),
+    [
+        pytest.param(counted(is_metered=False), 400, NO_OPTIONS, id="not-counted"),
+        pytest.param(counted(asks_usage=True), 400, NO_OPTIONS, id="asked-for-by-the-caller"),
+        pytest.param(structs.replace(counted(), stream=False), 400, NO_OPTIONS, id="no-stream"),
+        pytest.param(counted(), 400, BUSY, id="refused-for-another-reason"),
+        pytest.param(counted(), 429, NO_OPTIONS, id="throttled"),
+        pytest.param(counted(), 500, NO_OPTIONS, id="failed"),
+    ],
+)
+def test_refusal_that_is_not_of_ours(call_: Call, status: int, body: bytes) -> None:
+    """What was not refused because of us is the reply, after one attempt."""
+    script = Script(Response(status, JSON, body))
+    (reply,) = exchanged(script, structs.replace(call_, verbatim=True))
+    assert (reply.status, reply.body, len(script.requests)) == (status, body, 1)
+
+
+def test_refused_with_usage_and_without() -> None:
+    """Who provokes a refusal that names our parameter does not have usage turned off for everybody else."""
+    said = NO_OPTIONS.replace(b"stream_options", b"stream_options_x")
+    script = Script(refused(said), refused(said), flowing())
+    first, second = exchanged(script, counted(verbatim=True), counted(verbatim=True))
+    assert script.bodies == [ASKING, PLAIN, ASKING]
+    assert (first.status, first.body, second.status) == (400, said, 200)
+
+
+def test_usage_and_a_parameter_are_refused() -> None:
+    """A server may refuse both: each is put right once, and both are remembered."""
+    script = Script(refused(NO_OPTIONS), refused(NO_MAX_TOKENS), flowing(), flowing())
+    body = b'{"max_tokens":5,"stream":true}'
+    replies = exchanged(script, counted(body), counted(body))
+    assert script.bodies[2:] == [b'{"stream":true,"max_completion_tokens":5}'] * 2
+    assert [(reply.status, reply.adaptations) for reply in replies] == [(200, (RENAMED,))] * 2
+
+
 @pytest.mark.parametrize(
     ("own", "callers", "sent"),
     [

@@ -426,3 +426,93 @@ def test_limit_is_of_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
     raw = b"data: 0123456789\n\n" * 50
     repair = EventRepair("images/generations")
     assert passed(repair, *[raw[start : start + 7] for start in range(0, len(raw), 7)]) == raw
+
+
+def asked_for_usage(raw: bytes) -> bytes:
+    """A chat's stream as it comes where it was asked for usage: in every chunk that is null."""
+    return b"".join(
+        part[:-1] + b',"usage":null}\n\n' if part.endswith(b"}") and b'"usage"' not in part else part + b"\n\n"
+        for part in raw.split(b"\n\n")[:-1]
+    )
+
+
+NOT_ASKED = FILTER + TEXT + QUOTED + STOP
+HIDDEN = [
+    pytest.param(NOT_ASKED + USAGE + END, NOT_ASKED + END, id="ordinary"),
+    pytest.param(NOT_ASKED + END, NOT_ASKED + END, id="server-that-does-not-tell"),
+    pytest.param(NOT_ASKED + USAGE + USAGE + END, NOT_ASKED + END, id="twice"),
+    pytest.param(USAGE + NOT_ASKED + END, NOT_ASKED + END, id="first"),
+    pytest.param(NOT_ASKED + USAGE, NOT_ASKED + END, id="no-done"),
+    pytest.param(NOT_ASKED + USAGE[:-2], NOT_ASKED + END, id="no-line-end"),
+    pytest.param(PING + NOT_ASKED + PING + USAGE + PING + END, PING + NOT_ASKED + PING + PING + END, id="comments"),
+    pytest.param(TEXT + STOP.replace(b"}]}", b'}],"usage":{"a":1}}') + END, None, id="with-the-finish"),
+]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+@pytest.mark.parametrize(("raw", "expected"), HIDDEN)
+@pytest.mark.parametrize("crlf_ends", [False, True], ids=["lf", "crlf"])
+def test_usage_is_hidden(raw: bytes, expected: bytes | None, size: int, crlf_ends: bool) -> None:
+    """Who did not ask what a chat took gets the events that he would have got, whatever pieces they come in."""
+    expected = raw if expected is None else expected
+    came = asked_for_usage(raw) if raw.endswith(b"\n\n") else raw
+    if crlf_ends:
+        came, expected = crlf(came), crlf(expected)
+        if not raw.endswith(END):
+            expected = expected.removesuffix(crlf(END)) + END  # which is ours
+    repair = EventRepair(CHAT, hides_usage=True)
+    assert passed(repair, *[came[at : at + size] for at in range(0, len(came), size)]) == expected
+    assert repair.error is None
+
+
+@pytest.mark.parametrize("raw", WHOLE)
+def test_nothing_else_is_hidden(raw: bytes) -> None:
+    """A stream that tells no usage goes on with every byte it has, though there might have been some."""
+    if b'"usage"' not in raw:
+        assert passed(EventRepair(CHAT, hides_usage=True), raw) == raw
+
+
+def test_usage_is_hidden_at_once() -> None:
+    """Every event goes on out of the chunk that completes it, and of the usage nothing does."""
+    repair = EventRepair(CHAT, hides_usage=True)
+    came = [asked_for_usage(event) for event in (FILTER, TEXT, QUOTED, STOP)] + [USAGE, END]
+    assert [repair.feed(event) for event in came] == [FILTER, TEXT, QUOTED, STOP, b"", END]
+
+
+@pytest.mark.parametrize(
+    ("operation", "hides", "raw"),
+    [
+        pytest.param(CHAT, False, TEXT + STOP + USAGE + END, id="asked"),
+        pytest.param(CHAT, False, asked_for_usage(TEXT + STOP) + USAGE + END, id="asked-with-nulls"),
+        pytest.param(
+            "responses", True, CREATED + b'data: {"usage":{"a":1},"choices":[]}\n\n' + COMPLETED, id="response"
+        ),
+        pytest.param("images/generations", True, USAGE, id="picture"),
+    ],
+)
+def test_usage_that_stays(operation: str, hides: bool, raw: bytes) -> None:
+    """Who asked is told; and what other APIs tell in their streams belongs there."""
+    assert passed(EventRepair(operation, hides_usage=hides), raw) == raw
+
+
+def test_words_about_usage_stay() -> None:
+    """What a model says of usage is a text, in which quotes are escaped, and goes on."""
+    said = rb'data: {"choices":[{"index":0,"delta":{"content":",\"usage\":null and \"usage\":{}"}}]}' + b"\n\n"
+    assert passed(EventRepair(CHAT, hides_usage=True), said + STOP + END) == said + STOP + END
+
+
+def test_usage_is_hidden_from_strict_clients() -> None:
+    """In compatibility mode as well."""
+    repair = EventRepair(CHAT, compat=True, hides_usage=True)
+    out = passed(repair, asked_for_usage(FILTER + TEXT + STOP) + USAGE + END)
+    assert b"usage" not in out
+    assert out.endswith(END)
+    assert out.count(b"data:") == 3
+
+
+def test_error_is_none_where_usage_is_hidden() -> None:
+    """A stream that breaks is told to be broken, hidden or not."""
+    repair = EventRepair(CHAT, hides_usage=True)
+    assert passed(repair, asked_for_usage(TEXT), USAGE) == TEXT
+    assert repair.error is not None
+    assert repair.error.code == "answer_cut_short"

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_api.errors import RequestError
-from chat_api.routing import COUNTLESS, MAX_MODEL_BYTES, Routing, form_model, read_routing, with_model
+from chat_api.routing import (
+    COUNTLESS,
+    MAX_MODEL_BYTES,
+    Routing,
+    asks_usage,
+    form_model,
+    read_routing,
+    with_model,
+    with_usage,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +45,14 @@ from chat_api.routing import COUNTLESS, MAX_MODEL_BYTES, Routing, form_model, re
         pytest.param(b'{"a":1e999,"b":123456789012345678901234567890,"model":"m"}', Routing("m"), id="odd-numbers"),
         pytest.param(b'{"a":"\xff","model":"m"}', Routing("m"), id="not-utf-8-elsewhere"),
         pytest.param(b'{"a":' + b"[" * 500 + b"]" * 500 + b',"model":"m"}', Routing("m"), id="nested"),
+        pytest.param(
+            b'{"stream":true,"stream_options":{"include_usage":true}}',
+            Routing(stream=True, asks_usage=True),
+            id="usage",
+        ),
+        pytest.param(b'{"stream_options":{"include_usage":false}}', Routing(), id="no-usage"),
+        pytest.param(b'{"stream_options":null}', Routing(), id="null-options"),
+        pytest.param(b'{"x":{"stream_options":{"include_usage":true}}}', Routing(), id="options-within"),
     ],
 )
 def test_read_routing(body: bytes, expected: Routing) -> None:
@@ -168,7 +185,7 @@ def test_name_that_is_no_unicode() -> None:
 @pytest.mark.parametrize("text", [rb"\ud83d", rb"\uDE00", rb"a\uD83Db"])
 def test_half_a_surrogate_pair_is_relayed(text: bytes) -> None:
     """JavaScript cuts emoji in half: such a body is JSON all the same, and its routing is read."""
-    assert read_routing(b'{"messages":[{"content":"%b"}],"model":"x","stream":true}' % text) == ("x", True, 1)
+    assert read_routing(b'{"messages":[{"content":"%b"}],"model":"x","stream":true}' % text) == Routing("x", True)
     with pytest.raises(RequestError, match="not JSON"):
         read_routing(b'{"content":"%b' % text)
 
@@ -199,3 +216,97 @@ def test_form_model_that_is_none(value: bytes) -> None:
     with pytest.raises(RequestError) as caught:
         form_model(value)
     assert (caught.value.param, caught.value.code) == ("model", "invalid_model")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param(b'{"include_usage":true}', True, id="tight"),
+        pytest.param(b' { "include_usage" : true } ', True, id="spaces"),
+        pytest.param(b'{"x":1,"include_usage":true,"y":{}}', True, id="among-others"),
+        pytest.param(b'{"include_us\\u0061ge":true}', True, id="escaped-name"),
+        pytest.param(b'{"include_usage":false,"include_usage":true}', True, id="the-last-of-two"),
+        pytest.param(b'{"include_usage":true,"include_usage":false}', False, id="the-last-of-two-is-false"),
+        pytest.param(b'{"include_usage":false}', False, id="false"),
+        pytest.param(b'{"include_usage":null}', False, id="null"),
+        pytest.param(b'{"include_usage":"true"}', False, id="text"),
+        pytest.param(b'{"include_usage":1}', False, id="number"),
+        pytest.param(b'{"x":{"include_usage":true}}', False, id="within"),
+        pytest.param(b'{"x":"\\"include_usage\\":true"}', False, id="within-a-text"),
+        pytest.param(b"{}", False, id="empty"),
+        pytest.param(b"null", False, id="no-options"),
+        pytest.param(b'"include_usage"', False, id="no-object"),
+        pytest.param(b"[]", False, id="array"),
+    ],
+)
+def test_asks_usage(options: bytes, expected: bool) -> None:
+    """Who asks to be told what a stream took says so with `true` at its place, and in no other way."""
+    assert asks_usage(options) is expected
+
+
+ASKED = {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "options"),
+    [
+        pytest.param(b'{"stream":true}', ASKED, id="no-options"),
+        pytest.param(b' \n{ "stream" : true } \n', ASKED, id="spaces"),
+        pytest.param(b'{"stream":true,"stream_options":null}', ASKED, id="null"),
+        pytest.param(b'{"stream":true,"stream_options":{}}', ASKED, id="empty"),
+        pytest.param(b'{"stream":true,"stream_options":{"include_usage":false}}', ASKED, id="false"),
+        pytest.param(b'{"stream":true,"stream_options":{"include_usage":null}}', ASKED, id="null-within"),
+        pytest.param(
+            b'{"stream":true,"stream_options":{"include_obfuscation":false}}',
+            {"include_obfuscation": False, "include_usage": True},
+            id="other-options-stay",
+        ),
+        pytest.param(b'{"stream\\u005foptions":{},"stream":true}', ASKED, id="escaped-name"),
+        pytest.param(b'{"stream_options":{},"stream_options":null,"stream":true}', ASKED, id="twice"),
+        pytest.param(b'{"stream":true,"x":{"stream_options":{"include_usage":false}}}', ASKED, id="within"),
+        pytest.param(b'{"stream":true,"x":"\\u00e9 \\"stream_options\\""}', ASKED, id="within-a-text"),
+        pytest.param(b'{"x":"\\ud83d","stream":true}', ASKED, id="half-a-surrogate-pair"),
+        pytest.param(b'{"x":"\\ud83d","stream_options":{},"stream":true} ', ASKED, id="half-a-pair-and-options"),
+        pytest.param(b'{"x":"\\ud83d","stream\\u005foptions":null,"stream":true}', ASKED, id="half-a-pair-and-escapes"),
+    ],
+)
+def test_with_usage(body: bytes, options: dict[str, bool]) -> None:
+    """However a call's options are written, its stream is asked for usage; all else stays what it was."""
+    before, after = json.loads(body), json.loads(with_usage(body))
+    assert after.pop("stream_options") == options
+    before.pop("stream_options", None)
+    assert after == before
+
+
+def test_with_usage_changes_nothing_else() -> None:
+    """Of an ordinary body every byte goes on, in its place."""
+    body = b' {"n" : 1.0, "n" : 1e0,\n"stream":true , "a":"\xff"} '
+    assert with_usage(body) == b' {"stream_options":{"include_usage":true},' + body[2:]
+
+
+@pytest.mark.parametrize("options", [b"true", b'"x"', b"[]", b"1"])
+def test_options_that_are_none_are_the_upstreams_to_refuse(options: bytes) -> None:
+    """What is no object of options goes on as it is."""
+    body = b'{"stream":true,"stream_options":%b}' % options
+    assert with_usage(body) is body
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(NAMES | st.just("stream_options"), VALUES, max_size=5), st.booleans())
+def test_with_usage_property(members: dict[str, Any], is_ascii: bool) -> None:
+    """Whatever a body holds, it asks for usage then, or its options are none; every other value has its own bytes."""
+    try:
+        body = json.dumps({**members, "stream": True}, ensure_ascii=is_ascii).encode()
+        before = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (UnicodeEncodeError, msgspec.DecodeError):
+        return  # a lone surrogate, or a number that JSON has not
+    after = msgspec.json.decode(with_usage(body), type=dict[str, msgspec.Raw])
+    options = after.pop("stream_options")
+    given_options = before.pop("stream_options", msgspec.Raw(b"null"))
+    if bytes(given_options)[:1] in (b"{", b"n"):
+        assert asks_usage(bytes(options))
+    else:
+        assert bytes(options) == bytes(given_options)
+    assert {name: bytes(value) for name, value in after.items()} == {
+        name: bytes(value) for name, value in before.items()
+    }

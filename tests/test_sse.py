@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chat_api import sse
 from chat_api.errors import UpstreamError
-from chat_api.sse import ChatStream, Event, EventDecoder, read_chunk
+from chat_api.sse import ChatStream, Event, EventDecoder, read_chunk, tells_usage_only
 
 WIRE = Path(__file__).parents[2] / "shared" / "azure" / "wire"
 CAPTURES = [
@@ -426,3 +426,29 @@ def test_event_that_is_no_chunk_breaks_the_stream(data: bytes) -> None:
 
     assert followed == [(HELLO, "Hello")]
     assert (stream.ended, stream.complete) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        pytest.param(b'{"choices":[],"usage":{"total_tokens":3}}', True, id="usage"),
+        pytest.param(b'{"usage":{"total_tokens":3},"choices":[],"id":"x"}', True, id="usage-first"),
+        pytest.param(b'{ "choices" : [ ] , "usage" : { } }', True, id="spaces"),
+        pytest.param(b'{"choices":[],"usage":null,"prompt_filter_results":[]}', False, id="azures-prompt-filter"),
+        pytest.param(b'{"choices":[],"usage" : null}', False, id="null-with-spaces"),
+        pytest.param(b'{"choices":[],"prompt_filter_results":[]}', False, id="no-usage"),
+        pytest.param(
+            b'{"choices":[{"index":0,"delta":{}}],"usage":{"total_tokens":3}}', False, id="usage-and-an-answer"
+        ),
+        pytest.param(b'{"usage":{"total_tokens":3}}', False, id="no-choices"),
+        pytest.param(b'{"choices":null,"usage":{"total_tokens":3}}', False, id="null-choices"),
+        pytest.param(b'{"choices":[],"x":{"usage":{"total_tokens":3}}}', False, id="within"),
+        pytest.param(b'{"choices":[],"x":"\\"usage\\":{}"}', False, id="in-a-text"),
+        pytest.param(b'"usage"', False, id="text"),
+        pytest.param(b'{"choices":[],"usage":{', False, id="cut"),
+        pytest.param(b"[DONE]", False, id="done"),
+    ],
+)
+def test_tells_usage_only(data: bytes, expected: bool) -> None:
+    """Only a chunk without choices whose usage is an object was sent for nothing but that."""
+    assert tells_usage_only(data) is expected

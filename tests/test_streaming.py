@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 
 import pytest
+from msgspec import structs
 
 from chat_api.errors import StreamBroken, UpstreamError
 from chat_api.streaming import ChatEvents
@@ -159,7 +160,12 @@ class Body:
         """Nothing to close."""
 
 
-def streamed(body: Body, *, early: bool = False, adaptations: tuple[Adaptation, ...] = ()) -> list[bytes]:
+CALL = Call("chat/completions", None, b"{}", True)
+
+
+def streamed(
+    body: Body, *, early: bool = False, adaptations: tuple[Adaptation, ...] = (), call: Call = CALL
+) -> list[bytes]:
     """The events that such a body becomes."""
     reply = Reply(200, (), body, Deployment("d", "https://x", "v1"), adaptations)
 
@@ -167,7 +173,7 @@ def streamed(body: Body, *, early: bool = False, adaptations: tuple[Adaptation, 
         task = asyncio.ensure_future(asyncio.sleep(0, reply))
         if not early:
             await task
-        response = ChatEvents(task, Call("chat/completions", None, b"{}", True), 15)
+        response = ChatEvents(task, call, 15)
         return [bytes(event) async for event in response.body_iterator]  # type: ignore[arg-type]
 
     return asyncio.run(run())
@@ -195,6 +201,26 @@ def test_finished_stream_that_lacks_only_done_is_complete() -> None:
     for body in (Body(WORD, STOP), Body(WORD, STOP, error=UpstreamError("silent"))):
         assert streamed(body) == [WORD, STOP, DONE]
         assert body.end_expected
+
+
+FILTER = b'data: {"choices":[],"prompt_filter_results":[{"prompt_index":0}],"usage":null}\n\n'
+NULL = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}],"usage":null}\n\n'
+USAGE = b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'
+
+
+def test_usage_that_nobody_asked_for_is_hidden() -> None:
+    """Where a stream tells what it took only to be counted, its caller gets the chunks as they would have been."""
+    metered = structs.replace(CALL, is_metered=True)
+    expected = [FILTER.replace(b',"usage":null', b""), WORD, STOP, DONE]
+
+    assert streamed(Body(FILTER, NULL, STOP, USAGE, DONE), call=metered) == expected
+    assert b"".join(streamed(Body(FILTER + NULL + STOP + USAGE + DONE), call=metered)) == b"".join(expected)
+
+
+def test_usage_that_was_asked_for_is_told() -> None:
+    """Who asked for it gets every chunk as it came, counted or not."""
+    for asked in (CALL, structs.replace(CALL, is_metered=True, asks_usage=True)):
+        assert streamed(Body(FILTER, NULL, STOP, USAGE, DONE), call=asked) == [FILTER, NULL, STOP, USAGE, DONE]
 
 
 def test_last_chunk_without_its_blank_line_is_not_lost() -> None:

@@ -14,7 +14,7 @@ from chat_api.multipart import FieldFinder
 from chat_api.operations import is_unrouted
 from chat_api.routing import read_routing
 from chat_api.spool import Form, Upload
-from chat_api.translate import adapted_body, model_for_body, upstream_request, url
+from chat_api.translate import WITHOUT_USAGE, adapted_body, model_for_body, tells_usage, upstream_request, url
 from chat_api.types import Adaptation, Call, Deployment, Headers, UpstreamRequest
 
 BASE_URL = "https://r.openai.azure.com"
@@ -586,3 +586,79 @@ def test_empty_body_is_no_fault_of_ours(body: bytes) -> None:
     """An empty body goes on, or is the caller's error."""
     with suppress(RequestError):
         sent(Call("responses", None, body, False, verbatim=True), V1)
+
+
+@pytest.mark.parametrize(
+    ("operation", "target", "expected"),
+    [
+        pytest.param("chat/completions", deployment(api_version="2024-10-21"), True, id="ga"),
+        pytest.param("chat/completions", deployment(api_version="2024-09-01-preview"), True, id="the-first"),
+        pytest.param("chat/completions", deployment(api_version="2024-08-01-preview"), False, id="the-last-without"),
+        pytest.param("chat/completions", deployment(api_version="2024-06-01"), False, id="older-ga"),
+        pytest.param("chat/completions", deployment(api_version="2023-05-15"), False, id="oldest"),
+        pytest.param("chat/completions", deployment(api_version="2025-04-01-preview"), True, id="newer"),
+        pytest.param("chat/completions", V1, True, id="v1"),
+        pytest.param("chat/completions", deployment(api_version="preview"), True, id="v1-preview"),
+        pytest.param("chat/completions", OPENAI, True, id="openai"),
+        pytest.param("chat/completions", replace(OPENAI, api_version=""), True, id="openai-without-a-version"),
+        pytest.param("completions", CLASSIC, True, id="legacy"),
+        pytest.param("completions", V1, True, id="legacy-of-v1-which-is-classic"),
+        pytest.param("completions", deployment(api_version="2024-02-01"), False, id="legacy-and-old"),
+        pytest.param("extensions/chat/completions", V1, False, id="extensions-are-old"),
+        pytest.param("responses", V1, False, id="responses-tell-without"),
+        pytest.param("images/generations", V1, False, id="no-chat"),
+        pytest.param("embeddings", OPENAI, False, id="no-stream-at-all"),
+    ],
+)
+def test_tells_usage(operation: str, target: Deployment, expected: bool) -> None:
+    """Chats are asked for usage where the API version knows that; a server that refused it is not asked again."""
+    asked = structs.replace(call(stream=True), operation=operation)
+    assert tells_usage(asked, target) is expected
+    assert tells_usage(asked, target, (RENAMED, NO_TOP_P)) is expected
+    assert not tells_usage(asked, target, (RENAMED, WITHOUT_USAGE))
+
+
+ASKS = b'{"stream_options":{"include_usage":true},"stream":true}'
+
+
+@pytest.mark.parametrize("verbatim", [False, True], ids=["simple", "relayed"])
+@pytest.mark.parametrize(
+    ("metered", "stream", "asks", "adaptations", "body"),
+    [
+        pytest.param(True, True, False, (), ASKS, id="metered"),
+        pytest.param(False, True, False, (), b'{"stream":true}', id="not-metered"),
+        pytest.param(True, False, False, (), b'{"stream":true}', id="no-stream"),
+        pytest.param(True, True, True, (), b'{"stream":true}', id="asks-itself"),
+        pytest.param(True, True, False, (WITHOUT_USAGE,), b'{"stream":true}', id="refused-before"),
+    ],
+)
+def test_usage_is_asked_for(
+    verbatim: bool, metered: bool, stream: bool, asks: bool, adaptations: tuple[Adaptation, ...], body: bytes
+) -> None:
+    """Only a stream that is counted, and whose caller does not ask himself, is asked to tell what it took."""
+    asked = structs.replace(
+        call(b'{"stream":true}', stream=stream), is_metered=metered, asks_usage=asks, verbatim=verbatim
+    )
+    assert asked.hides_usage is (metered and stream and not asks)
+    request, applied = upstream_request(asked, deployment(), KEY, adaptations)
+    assert (request.body, applied) == (body, ())
+
+
+def test_usage_and_model() -> None:
+    """A body may get another model's name and be asked for usage, both at once."""
+    asked = structs.replace(
+        call(b'{"stream":true,"model":"m"}', stream=True), verbatim=True, is_metered=True, model_in_body="m"
+    )
+    request, _ = upstream_request(asked, V1, KEY)
+    assert msgspec.json.decode(bytes(request.body)) == {  # type: ignore[arg-type]
+        "stream": True,
+        "model": "d",
+        "stream_options": {"include_usage": True},
+    }
+
+
+@pytest.mark.parametrize(("metered", "coding"), [(True, b"identity"), (False, b"gzip")])
+def test_what_is_counted_is_not_compressed(metered: bool, coding: bytes) -> None:
+    """An answer whose usage is read here comes as it is, whatever its caller could read."""
+    asked = structs.replace(relayed(ROWS[0], b"{}", headers=((b"accept-encoding", b"gzip"),)), is_metered=metered)
+    assert [value for name, value in sent(asked, CLASSIC).headers if name == b"accept-encoding"] == [coding]

@@ -1,7 +1,10 @@
-"""Fixtures for every test: an environment without settings, and no blocking call in an event loop."""
+"""For every test: an environment without settings, no blocking call in an event loop, and no key in what comes out."""
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
 
 import httpcore2  # noqa: F401 - httpx imports it when first used, which would count as blocking the loop
 import pytest
@@ -9,6 +12,27 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from chat_api.dropin import NOT_YET
 from chat_api.settings_table import TABLE
+from tests.canaries import spilled, spilled_into
+from tests.redis_servers import redis, redis_cluster, shared_redis  # noqa: F401 - fixtures
+
+
+def pytest_configure() -> None:
+    """Whatever the server would say at LOG_LEVEL=debug is said, to be looked at."""
+    logging.getLogger("chat_api").setLevel(logging.DEBUG)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test fails if a key is in what was logged or printed while it ran, or in a file that came about."""
+    report = yield
+    if report.when == "teardown":
+        found = spilled("\n".join(text for _, text in report.sections))
+        folder: Any = getattr(item, "funcargs", {}).get("tmp_path")
+        found += spilled_into(folder) if isinstance(folder, Path) else []
+        if found:
+            report.outcome = "failed"
+            report.longrepr = f"keys came out: {', '.join(found)}"
+    return report
 
 
 @pytest.fixture(autouse=True)

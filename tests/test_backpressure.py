@@ -11,7 +11,10 @@ import pytest
 from tests.processes import PYTHON_APP, Process, process
 from tests.servers import eventually, in_thread
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc")
+pytestmark = [
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from /proc"),
+    pytest.mark.alone,
+]
 
 STREAMS = 8
 MAX_STREAM_BYTES = 4_000_000

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from benchmarks.answers import DONE, Stream, answer, completion, events, number_of
 from benchmarks.checks import BodyCheck, Check, Fault, LearnedBody, StreamCheck
-from benchmarks.exchanges import streamed, whole
+from benchmarks.exchanges import limited, streamed, whole
 from benchmarks.figures import Failure, Figures, Results, Spread, percentile, spread
 from benchmarks.load import ClosedLoop
 from benchmarks.measuring import measure_row
@@ -28,7 +29,10 @@ from benchmarks.targets import TARGETS, Verdict, judged
 from benchmarks.upstream import Pacer, Upstream
 from tests.processes import ROOT
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read as Linux tells it")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read as Linux tells it"),
+    pytest.mark.alone,
+]
 
 EVENTS = events(8)  # the filter's word, chunks 1 to 5, the finish, [DONE]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -51,7 +55,14 @@ def without(place: int) -> tuple[bytes, ...]:
     return EVENTS[:place] + EVENTS[place + 1 :]
 
 
-async def ask(sent: bytes, new_check: Callable[[], Check], *, close: bool = False, requests: int = 1) -> None:
+async def ask(
+    sent: bytes,
+    new_check: Callable[[], Check],
+    *,
+    close: bool = False,
+    requests: int = 1,
+    headers: frozenset[bytes] = frozenset(),
+) -> None:
     """Ask a server that answers every request with the same bytes, over one connection."""
 
     class Canned(asyncio.Protocol):
@@ -65,7 +76,7 @@ async def ask(sent: bytes, new_check: Callable[[], Check], *, close: bool = Fals
                 self.transport.close()
 
     server = await asyncio.get_running_loop().create_server(Canned, "127.0.0.1", 0)
-    load = ClosedLoop(b"GET / HTTP/1.1\r\n\r\n", new_check)
+    load = ClosedLoop(b"GET / HTTP/1.1\r\n\r\n", new_check, headers)
     async with server:
         try:
             await load.open(server.sockets[0].getsockname()[1], 1)
@@ -157,6 +168,28 @@ def test_json_that_differs_is_told(body: bytes, told: str) -> None:
         asyncio.run(ask(whole_answer(body), lambda: BodyCheck(COMPLETION)))
 
 
+def test_answer_that_tells_nothing_of_limits_is_told() -> None:
+    """Where a caller has a key, every answer has to have all six headers, in whatever letters; a refusal is one."""
+    due = limited(whole(1)).headers
+    lines = [b"%b: 1\r\n" % name.title() for name in sorted(due)]
+    right = whole_answer(b"one").replace(b"content-length", b"".join(lines) + b"content-length")
+
+    asyncio.run(ask(right, lambda: BodyCheck(b"one"), requests=3, headers=due))
+    assert len(due) == 6
+    for line in lines:
+        with pytest.raises(Fault, match=f"connection 0: the answer has no {line.lower()[:-5].decode()}"):
+            asyncio.run(ask(right.replace(line, b""), lambda: BodyCheck(b"one"), headers=due))
+    with pytest.raises(Fault, match="the status is 429: b'busy'"):
+        asyncio.run(ask(whole_answer(b"busy", b"429 Busy"), lambda: BodyCheck(b"one"), headers=due))
+
+
+def test_limited_exchange_presents_the_key() -> None:
+    """The request of a caller with a key is the same, but for one header more."""
+    plain, keyed = whole(1).request, limited(whole(1)).request
+
+    assert keyed.replace(b"api-key: sk-chat-benchmark\r\n", b"") == plain != keyed
+
+
 def test_first_answer_of_the_simple_endpoint_is_read_and_the_others_equal_it() -> None:
     """The first answer to a prompt holds `success`, the text and the completion; later ones are the same bytes."""
     content = json.loads(COMPLETION)
@@ -194,6 +227,28 @@ def test_canned_upstream_answers_what_the_load_expects(exchange: Any) -> None:
         await asyncio.sleep(0)
 
     asyncio.run(from_upstream(run))
+
+
+def test_upstream_tells_what_a_stream_took_if_it_is_asked() -> None:
+    """Asked for it a stream has one event more, before its end, and says so in all others, as Azure's do."""
+    told = events(8, tells_usage=True)
+    plain, asked = answer("stream-2ms-8"), answer("stream-2ms-8", tells_usage=True)
+    body = b'{"stream_options":{"include_usage":true},"model":"stream-1ms-8"}'
+    request = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    async def run(port: int) -> None:
+        load = ClosedLoop(request, lambda: StreamCheck(told))
+        await load.open(port, 1)
+        await load.run(2)
+        load.close()
+        await asyncio.sleep(0)
+
+    asyncio.run(from_upstream(run))
+    assert [event.replace(b',"usage":null', b"") for event in told if b'"usage":{' not in event] == list(EVENTS)
+    assert json.loads(told[-2][5:])["choices"] == []
+    assert isinstance(plain, Stream)
+    assert isinstance(asked, Stream)
+    assert len(asked.chunks) == len(plain.chunks) + 1
 
 
 def test_upstream_reads_the_scenario_from_the_path_first() -> None:
@@ -275,7 +330,11 @@ def test_cpu_time_is_that_of_the_process() -> None:
 RESULTS = Results(
     rounds=[
         {"ours": {"cpu_us_per_request": 60.0, "gap_p99_ms": 110.0}, "nginx": {"cpu_us_per_request": 20.0}},
-        {"ours": {"cpu_us_per_request": 90.0, "gap_p99_ms": 130.0}, "nginx": {"cpu_us_per_request": 15.0}},
+        {
+            "ours": {"cpu_us_per_request": 90.0, "gap_p99_ms": 130.0},
+            "ours-limited": {"cpu_us_per_request": 97.0},
+            "nginx": {"cpu_us_per_request": 15.0},
+        },
         {"ours": {"cpu_us_per_request": 50.0}, "nginx": {"cpu_us_per_request": 10.0}, "direct": {"gap_p99_ms": 1.0}},
         {"nginx": {"cpu_us_per_request": 99.0}, "direct": {"gap_p99_ms": 100.0}},
     ]
@@ -326,9 +385,21 @@ def test_targets_are_judged_by_the_median_ratio() -> None:
     assert [(verdict.target.unit, verdict.value, verdict.is_met) for verdict in verdicts] == [
         ("x nginx", 5.0, True),
         ("x plain", None, False),
+        ("µs", 7.0, True),
     ]
     assert not Verdict(TARGETS[0], 5.01).is_met
     assert "not measured" in target_table(verdicts)
+
+
+def test_what_limits_add_is_told_beside_the_rest() -> None:
+    """The table has the difference between this gateway with limits and without, round by round; nobody else's."""
+    told = row_table("json-1k", "JSON", RESULTS, ["ours", "ours-limited", "nginx"])
+
+    assert [line.split() for line in told.splitlines() if "added" in line] == [
+        ["added", "to", "ours", "-", "7.00", "-", "-"]
+    ]
+    assert "added to ours" not in row_table("json-1k", "JSON", RESULTS, ["ours-limited", "nginx"])
+    assert "added to ours" not in row_table("json-1k", "JSON", RESULTS, ["ours", "nginx"])
 
 
 def test_fault_of_ours_misses_its_target() -> None:
@@ -362,17 +433,20 @@ def bench(*options: str, tmp_path: Path) -> subprocess.Popen[str]:
 def test_quick_run_prints_tables_and_writes_json(tmp_path: Path) -> None:
     """A quick run measures this gateway and none at all, whatever the environment holds, and leaves nothing behind."""
     file = tmp_path / "figures.json"
-    options = ("--quick", "--rows", "json-1k,streams-500", "--subjects", "ours,direct", "--json", str(file))
+    subjects = "ours,ours-limited,direct"
+    options = ("--quick", "--rows", "json-1k,streams-500", "--subjects", subjects, "--json", str(file))
     with bench(*options, tmp_path=tmp_path) as running:
         output, progress = running.communicate(timeout=50)
     written = json.loads(file.read_text())
 
     assert running.returncode == 0, output + progress
     assert "CPU, µs a request" in output
-    assert "CPU of a relayed chunk  streams-500" in output
+    assert "  added to ours" in output
+    assert re.search(r"CPU of a relayed chunk +streams-500", output)
     assert "streams-500: round 1 of 1, direct" in progress
     assert written["rows"].keys() == {"json-1k", "streams-500"}
     assert written["rows"]["json-1k"]["rounds"][0]["ours"]["cpu_us_per_request"] > 0
+    assert written["rows"]["json-1k"]["rounds"][0]["ours-limited"]["cpu_us_per_request"] > 0
     assert written["rows"]["streams-500"]["faults"] == []
     assert list(tmp_path.iterdir()) == [file]
 

@@ -16,6 +16,8 @@ from tests.emulators import Clock
 from tests.regions import CALLERS, KEY, Regions, regions
 from tests.servers import eventually
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 PAUSED = ("ejected", "cooling down")
 PLAIN, STREAM = Kind("/v1/chat/completions", False), Kind("/v1/chat/completions", True)
 WARM_UP_CALLS = 120  # a fifth of them may be made again: more than are under way in one region

@@ -17,6 +17,8 @@ from tests.regions import Regions, regions
 from tests.servers import eventually
 from tests.test_soak import WatchedTransport
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 CLIENTS = 200
 SLOW = Latency(0.06, 0.01)
 

@@ -21,6 +21,8 @@ from chat_api.settings import load
 from tests.processes import CLI, PYTHON_APP, ROOT, process
 from tests.servers import eventually
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 UVICORN = (sys.executable, "-m", "uvicorn", "app:app", "--port", "0")
 LISTENS = r"listens at https?://127\.0\.0\.1:(\d+)"
 

@@ -20,6 +20,8 @@ from tests.processes import PYTHON_APP, process
 from tests.regions import KEY, Regions, regions
 from tests.servers import NO_FILE, eventually
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 OPERATOR_KEY = "canary-operator-key"
 CLIENT_KEY = "canary-client-key"
 ELSEWHERE = {"host": "gateway.example.com"}

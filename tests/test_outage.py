@@ -9,6 +9,8 @@ from benchmarks.callers import KINDS, Called
 from benchmarks.outage import PHASES, Period, faults_of
 from tests.processes import ROOT
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 
 def called(status: int = 200, *, attempts: int = 1, seconds: float = 0.1, ended: bool = True) -> Called:
     """A call that wanted no stream."""

@@ -16,6 +16,8 @@ import pytest
 from tests.processes import ROOT
 from tests.servers import eventually
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 LOCAL = ROOT / "tests" / "node" / "node_modules" / ".bin" / "pm2"
 PM2 = str(LOCAL) if LOCAL.exists() else shutil.which("pm2")
 if PM2 is None and os.environ.get("CI") != "true":

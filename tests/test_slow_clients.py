@@ -12,6 +12,8 @@ import pytest
 
 from tests.servers import Gateway, eventually, gateway
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
 BODY = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]}'
 WHOLE = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY

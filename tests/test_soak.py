@@ -31,6 +31,8 @@ from chat_api.upstream import UpstreamTransport
 from tests.processes import ROOT
 from tests.servers import Gateway, eventually, gateway
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read as Linux tells it")
 
 MB = 1_000_000

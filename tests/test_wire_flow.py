@@ -8,6 +8,8 @@ from chat_api.errors import CutShort
 from chat_api.wire.response import MAX_HELD_BYTES
 from tests.wires import Sink, flowing, made, turn
 
+pytestmark = pytest.mark.alone  # it looks at what happens when
+
 
 def test_pieces_are_passed_on_the_moment_they_arrive() -> None:
     """A sink gets what was there in one piece, then each piece within `feed`, without a turn of the loop."""

@@ -4,6 +4,9 @@ A scenario is the name of a deployment: `json-300k` is a completion of 300 kB, `
 one each 50 ms. Every chunk of a stream is one event, `[DONE]` included, and one HTTP chunk. A stream may lack its end:
 `cut-50ms-60-7` is closed within chunk 7, `reset-50ms-60-7` is reset after 7 chunks, `silent-50ms-60-7` says nothing
 more after them, and with 0 chunks nothing at all.
+
+A stream that was asked to tell what it took does so as Azure does: `"usage":null` in every chunk, and one more before
+`[DONE]`.
 """
 
 import json
@@ -27,6 +30,17 @@ _SAME = {
     "id": "chatcmpl-BenchMark0123456789abcdefgh",
     "model": "gpt-4o-2024-11-20",
     "system_fingerprint": "fp_0123456789",
+}
+_USAGE = {
+    "completion_tokens": 9,
+    "completion_tokens_details": {
+        "accepted_prediction_tokens": 0,
+        "audio_tokens": 0,
+        "reasoning_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
+    "prompt_tokens": 9,
+    "total_tokens": 18,
 }
 _SAFE = {name: {"filtered": False, "severity": "safe"} for name in ("hate", "self_harm", "sexual", "violence")}
 _HEADERS = (
@@ -69,8 +83,12 @@ def completion(kilobytes: int) -> bytes:
     return _completion_json((text * (kilobytes * 1000 // len(text) + 1))[: max(kilobytes * 1000 - empty, 120)])
 
 
-def events(count: int) -> tuple[bytes, ...]:
+def events(count: int, *, tells_usage: bool = False) -> tuple[bytes, ...]:
     """The events of a stream: the filter's word on the prompt, numbered chunks, the finish, `[DONE]`.
+
+    Args:
+        count: how many they are.
+        tells_usage: whether one more says what the answer took.
 
     Raises:
         ValueError: so few cannot be a stream.
@@ -78,16 +96,22 @@ def events(count: int) -> tuple[bytes, ...]:
     if count < MIN_CHUNKS:
         raise ValueError(f"a stream has at least {MIN_CHUNKS} chunks")
     filtered = [{"prompt_index": 0, "content_filter_results": _SAFE}]
-    first = _event(
-        {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": filtered}
-    )
-    numbered = [_chunk({"content": f" word {number}"}, None) for number in range(FIRST_WITH_TEXT, count - 2)]
-    return (first, *numbered, _chunk({}, "stop"), DONE)
+    told: dict[str, Any] = {"usage": None} if tells_usage else {}
+    empty = {"choices": [], "created": 0, "id": "", "model": "", "object": ""}
+    first = _event({**empty, "prompt_filter_results": filtered, **told})
+    numbered = [_chunk({"content": f" word {number}"}, None, told) for number in range(FIRST_WITH_TEXT, count - 2)]
+    last = [_event({**_SAME, "choices": [], "object": "chat.completion.chunk", "usage": _USAGE})] if tells_usage else []
+    return (first, *numbered, _chunk({}, "stop", told), *last, DONE)
 
 
 @lru_cache
-def answer(scenario: str) -> bytes | Stream | None:
-    """What the upstream sends for a scenario: a whole answer, or a stream; None if there is no such scenario."""
+def answer(scenario: str, *, tells_usage: bool = False) -> bytes | Stream | None:
+    """What the upstream sends for a scenario: a whole answer, or a stream; None if there is no such scenario.
+
+    Args:
+        scenario: what is asked for.
+        tells_usage: whether a stream says what it took, as a whole answer does in any case.
+    """
     match = SCENARIO.fullmatch(scenario)
     if match is None:
         return None
@@ -96,7 +120,7 @@ def answer(scenario: str) -> bytes | Stream | None:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % len(body)
         return head + _HEADERS + b"\r\n" + body
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n"
-    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events(int(match["chunks"]))]
+    chunks = [b"%x\r\n%b\r\n" % (len(event), event) for event in events(int(match["chunks"]), tells_usage=tells_usage)]
     chunks[-1] += b"0\r\n\r\n"
     whole = Stream(head + _HEADERS + b"\r\n", tuple(chunks), int(match["interval"]))
     return _broken(whole, match["breaks"], int(match["sent"])) if match["breaks"] else whole
@@ -122,26 +146,19 @@ def _broken(whole: Stream, kind: str, sent: int) -> Stream:
 def _completion_json(text: str) -> bytes:
     message: dict[str, Any] = {"annotations": [], "content": text, "refusal": None, "role": "assistant"}
     choice = {"content_filter_results": _SAFE, "finish_reason": "stop", "index": 0, "logprobs": None}
-    details = {
-        "accepted_prediction_tokens": 0,
-        "audio_tokens": 0,
-        "reasoning_tokens": 0,
-        "rejected_prediction_tokens": 0,
-    }
-    usage = {"completion_tokens": 9, "completion_tokens_details": details, "prompt_tokens": 9, "total_tokens": 18}
     whole = {
         "choices": [{**choice, "message": message}],
         "object": "chat.completion",
         "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": _SAFE}],
-        "usage": usage,
+        "usage": _USAGE,
     }
     return _encoded(_SAME | whole)
 
 
-def _chunk(delta: dict[str, str], finish_reason: str | None) -> bytes:
+def _chunk(delta: dict[str, str], finish_reason: str | None, told: dict[str, Any]) -> bytes:
     choice = {"content_filter_results": _SAFE if delta else {}, "delta": delta, "finish_reason": finish_reason}
     choices = [{**choice, "index": 0, "logprobs": None}]
-    return _event(_SAME | {"choices": choices, "object": "chat.completion.chunk"})
+    return _event(_SAME | {"choices": choices, "object": "chat.completion.chunk", **told})
 
 
 def _event(content: dict[str, Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from benchmarks.answers import completion, events
@@ -10,6 +10,11 @@ from benchmarks.checks import BodyCheck, Check, LearnedBody, RefusalCheck, Strea
 
 INSTRUCTION = "You are an assistant that answers briefly and to the point."
 QUESTION = "What is the difference between a ratio that was measured and one that is hoped for?"
+
+CLIENT_KEY = "sk-chat-benchmark"
+RATE_LIMITS = frozenset(
+    b"x-ratelimit-%b-%b" % (what, of) for what in (b"limit", b"remaining", b"reset") for of in (b"requests", b"tokens")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +25,13 @@ class Exchange:
         request: its bytes.
         new_check: makes what checks the next answer.
         status: what its answers have to be.
+        headers: names of headers, in lower case, that its answers have to have.
     """
 
     request: bytes
     new_check: Callable[[], Check]
     status: int = 200
+    headers: frozenset[bytes] = frozenset()
 
 
 def whole(kilobytes: int) -> Exchange:
@@ -42,6 +49,13 @@ def prompted(kilobytes: int) -> Exchange:
     """A prompt to the simple endpoint, answered with a completion of so many kilobytes."""
     body = {"prompt": QUESTION, "systemPrompt": INSTRUCTION, "temperature": 0.7, "model": f"json-{kilobytes}k"}
     return Exchange(_post("/v1/gpt/chat", body), LearnedBody(completion(kilobytes)))
+
+
+def limited(exchange: Exchange) -> Exchange:
+    """The same for a caller who has a client key: its answers tell what is left of its limits."""
+    head, end, body = exchange.request.partition(b"\r\n\r\n")
+    request = b"%b\r\napi-key: %b%b%b" % (head, CLIENT_KEY.encode(), end, body)
+    return replace(exchange, request=request, headers=RATE_LIMITS)
 
 
 def relayed_stream_request(scenario: str) -> bytes:

@@ -145,17 +145,45 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
 
+class HeadConnection(Connection):
+    """A connection whose answers have to have certain headers as well.
+
+    Args:
+        owner: who is told.
+        name: what a fault says of where it was.
+        due: the headers' names, in lower case.
+    """
+
+    def __init__(self, owner: Owner, name: str, due: frozenset[bytes]) -> None:
+        super().__init__(owner, name)
+        self._due = due
+        self._missing = set(due)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header of an answer."""
+        self._missing.discard(name.lower())
+
+    def on_headers_complete(self) -> None:
+        """The head of an answer is there."""
+        super().on_headers_complete()
+        missing, self._missing = self._missing, set(self._due)
+        if missing and self._refusal is None:
+            raise Fault(f"the answer has no {min(missing).decode()}")
+
+
 class ClosedLoop:
     """A fixed number of connections, each sending its next request when it has its answer.
 
     Args:
         request: the request that is sent, again and again.
         new_check: makes what checks the next answer.
+        headers: names of headers, in lower case, that its answers have to have.
     """
 
-    def __init__(self, request: bytes, new_check: Callable[[], Check]) -> None:
+    def __init__(self, request: bytes, new_check: Callable[[], Check], headers: frozenset[bytes] = frozenset()) -> None:
         self._request = request
         self._new_check = new_check
+        self._headers = headers
         self._connections: list[Connection] = []
         self._unsent = 0
         self._unanswered = 0
@@ -164,7 +192,8 @@ class ClosedLoop:
     async def open(self, port: int, connections: int) -> None:
         """Connect to a port of the loopback address."""
         for number in range(connections):
-            connection = Connection(self, f"connection {number}")
+            name = f"connection {number}"
+            connection = HeadConnection(self, name, self._headers) if self._headers else Connection(self, name)
             await connection.open(port)
             self._connections.append(connection)
 

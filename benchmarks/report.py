@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.figures import Results, Spread
-from benchmarks.subjects import DIRECT, NGINX, OURS, PLAIN
+from benchmarks.subjects import DIRECT, LIMITED, NGINX, OURS, PLAIN
 from benchmarks.targets import Verdict
 
 NONE = "-"  # where there is no figure
@@ -36,9 +36,10 @@ def row_table(name: str, title: str, results: Results, subjects: Sequence[str]) 
         if any(spreads):
             ratios = [results.ratio(figure, OURS, other) if comparison == _RATIO else None for other in others]
             lines.append([label, *map(_cell, [*spreads, *ratios])])
-        if comparison == _ADDED and any(spreads) and DIRECT in subjects:
-            added = [results.added(figure, subject, DIRECT) if subject != DIRECT else None for subject in subjects]
-            lines.append(["  added to direct", *map(_cell, [*added, *([None] * len(others))])])
+        for than, compared in _beside(subjects, comparison):
+            added = [results.added(figure, subject, than) if subject in compared else None for subject in subjects]
+            if any(added):
+                lines.append([f"  added to {than}", *map(_cell, [*added, *([None] * len(others))])])
     notes = [_overrun(results, subject) for subject in subjects]
     faults = [f"  FAULT in round {fault.round}, {fault.subject}: {fault.text}" for fault in results.faults]
     return "\n".join([f"{name}: {title}", *aligned(lines), *filter(None, notes), *faults])
@@ -77,6 +78,12 @@ def document(
             for one in verdicts
         ],
     }
+
+
+def _beside(subjects: Sequence[str], comparison: str | None) -> list[tuple[str, set[str]]]:
+    """To whose figures, if anybody's, what others add is told, and who they are."""
+    than, compared = (DIRECT, {*subjects} - {DIRECT}) if comparison == _ADDED else (OURS, {LIMITED})
+    return [(than, compared)] if comparison and than in subjects else []
 
 
 def _overrun(results: Results, subject: str) -> str:

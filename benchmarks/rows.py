@@ -4,22 +4,22 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmarks.exchanges import Exchange, any_prompt, prompted, streamed, whole
+from benchmarks.exchanges import Exchange, any_prompt, limited, prompted, streamed, whole
 from benchmarks.figures import Figures
 from benchmarks.load import ClosedLoop
 from benchmarks.paced import PacedStreams
 from benchmarks.processes import READY_SECONDS, NotStarted, cpu_ns, resident_bytes
-from benchmarks.subjects import DIRECT, EMULATED, NGINX, OURS, PLAIN, Subject, Subjects
+from benchmarks.subjects import DIRECT, EMULATED, LIMITED, NGINX, OURS, PLAIN, Subject, Subjects
 
 CONNECTIONS = 32
 HANGS_SECONDS = 120  # after which a measurement has failed
 SETTLE_SECONDS = 1
-RELAYS = (OURS, NGINX, PLAIN)
-EVERYONE = (*RELAYS, DIRECT)
+RELAYS = (OURS, LIMITED, NGINX, PLAIN)
+EVERYONE = (OURS, NGINX, PLAIN, DIRECT)
 
 Run = Callable[[Coroutine[Any, Any, Figures]], Figures]
 
@@ -87,7 +87,7 @@ class RequestRow:
         return run(self._measure(subjects.shared(name), self.exchanges[name](), requests))
 
     async def _measure(self, subject: Subject, exchange: Exchange, requests: int) -> Figures:
-        loop = ClosedLoop(exchange.request, exchange.new_check)
+        loop = ClosedLoop(exchange.request, exchange.new_check, exchange.headers)
         try:
             async with asyncio.timeout(HANGS_SECONDS):
                 await loop.open(subject.port, CONNECTIONS)
@@ -228,14 +228,14 @@ def all_rows(*, quick: bool) -> dict[str, Row]:
         quick: whether they measure little, to see that they work.
     """
     small, large, fast = (lambda: whole(1)), (lambda: whole(300)), (lambda: streamed(2, 100))
-    chat = {OURS: lambda: prompted(1), NGINX: small, PLAIN: small}
+    chat = _asked((OURS, LIMITED), lambda: prompted(1)) | _asked((NGINX, PLAIN), small)
     divisor = 20 if quick else 1
     many, some, few = 4000 // divisor, 500 // divisor, 200 // divisor
     rows: list[Row] = [
-        RequestRow("json-1k", "relayed JSON of 1 kB", many, dict.fromkeys(EVERYONE, small)),
-        RequestRow("json-300k", "relayed JSON of 300 kB", some, dict.fromkeys(EVERYONE, large)),
+        RequestRow("json-1k", "relayed JSON of 1 kB", many, _asked((*RELAYS, DIRECT), small)),
+        RequestRow("json-300k", "relayed JSON of 300 kB", some, _asked(EVERYONE, large)),
         RequestRow("chat-json", "a prompt to /v1/gpt/chat; the others relay JSON of 1 kB", many, chat),
-        RequestRow("stream-fast", "streams of 100 chunks, one each 2 ms", few, dict.fromkeys(RELAYS, fast), 100),
+        RequestRow("stream-fast", "streams of 100 chunks, one each 2 ms", few, _asked(RELAYS, fast), 100),
     ]
     if quick:
         rows += [_paced(50, 50, 20, 0.2, EVERYONE, "streams-500"), _paced(50, 100, 12, 0.2, EVERYONE, "streams-2000")]
@@ -245,6 +245,11 @@ def all_rows(*, quick: bool) -> dict[str, Row]:
     rows.append(StartRow("start", "from the start of the process to its first answer"))
     rows.append(IdleRow("idle", "memory of a process with nothing to do"))
     return {row.name: row for row in rows}
+
+
+def _asked(subjects: Iterable[str], exchange: Callable[[], Exchange]) -> dict[str, Callable[[], Exchange]]:
+    """The same request to each, with a client key to whom that says anything."""
+    return {name: (lambda: limited(exchange())) if name == LIMITED else exchange for name in subjects}
 
 
 def _paced(

@@ -1,7 +1,12 @@
-"""What is measured: this gateway, nginx as the limit, a plain gateway for comparison, and no gateway at all."""
+"""What is measured: this gateway, nginx as the limit, a plain gateway for comparison, and no gateway at all.
+
+This gateway comes twice: with nothing that counts, and with a client key, limits and usage.
+"""
 
 import compileall
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -9,12 +14,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.exchanges import CLIENT_KEY
 from benchmarks.processes import Cores, Running, free_port, on_core
 
 ROOT = Path(__file__).parents[1]
-OURS, NGINX, PLAIN, DIRECT = SUBJECTS = ("ours", "nginx", "plain", "direct")
+OURS, LIMITED, NGINX, PLAIN, DIRECT = SUBJECTS = ("ours", "ours-limited", "nginx", "plain", "direct")
 EMULATED = "ours, emulator"  # without an ENDPOINT: the built-in emulator answers
 
+# A caller is counted in five windows and among the calls in flight; nothing of it is ever used up.
+_LIMITS = """\
+client_keys:
+  - name: benchmark
+    sha256: {digest}
+    requests: {plenty}/minute
+    tokens: {plenty}/minute; {plenty}/day
+    max_parallel: 10000
+    budget: 1000
+prices:
+  json-1k: {{prompt: 2.50, completion: 10.00, cached: 1.25}}
+  {stream}: {{prompt: 2.50, completion: 10.00, cached: 1.25}}
+"""
+_PLENTY = 10**9
+_STREAM = "stream-2ms-100"
 _NGINX_CONFIG = """\
 daemon off;
 master_process off;  # the one process is the worker
@@ -153,8 +174,25 @@ class Subjects:
 
 
 def _ours(place: Place, port: int) -> Running:
-    upstream = {"ENDPOINT": f"http://127.0.0.1:{place.upstream}", "KEY": "benchmark", "DEPLOYMENT_NAME": "json-1k"}
-    return _gateway(place, port, upstream)
+    return _gateway(place, port, _upstream(place))
+
+
+def _limited(place: Place, port: int) -> Running:
+    folder = place.folder / f"limited-{port}"
+    folder.mkdir()
+    config = folder / "config.yaml"
+    digest = hashlib.sha256(CLIENT_KEY.encode()).hexdigest()
+    config.write_text(_LIMITS.format(digest=digest, plenty=_PLENTY, stream=_STREAM))
+    limits = {
+        "CONFIG_FILE": str(config),
+        "MODEL_TOKEN_LIMIT": json.dumps(dict.fromkeys(("json-1k", _STREAM), f"{_PLENTY}/minute")),
+        "USAGE_FILE": str(folder / "usage.json"),
+    }
+    return _gateway(place, port, _upstream(place) | limits)
+
+
+def _upstream(place: Place) -> dict[str, str]:
+    return {"ENDPOINT": f"http://127.0.0.1:{place.upstream}", "KEY": "benchmark", "DEPLOYMENT_NAME": "json-1k"}
 
 
 def _gateway(place: Place, port: int, upstream: dict[str, str]) -> Running:
@@ -191,6 +229,7 @@ def _plain(place: Place, port: int) -> Running:
 
 _COMMANDS: dict[str, Callable[[Place, int], Running]] = {
     OURS: _ours,
+    LIMITED: _limited,
     EMULATED: lambda place, port: _gateway(place, port, {}),
     NGINX: _nginx,
     PLAIN: _plain,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.figures import Results, Spread
-from benchmarks.subjects import DIRECT, NGINX, OURS, PLAIN
+from benchmarks.subjects import DIRECT, LIMITED, NGINX, OURS, PLAIN
 
 CPU_A_REQUEST, CPU_A_CHUNK = "cpu_us_per_request", "cpu_us_per_chunk"
 
@@ -41,8 +41,12 @@ class Verdict:
         return self.value is not None and self.value <= self.target.limit
 
 
-def _times(figure: str, other: str) -> Callable[[Results], Spread | None]:
-    return lambda results: results.ratio(figure, OURS, other)
+def _times(figure: str, other: str, subject: str = OURS) -> Callable[[Results], Spread | None]:
+    return lambda results: results.ratio(figure, subject, other)
+
+
+def _added(figure: str, subject: str, other: str) -> Callable[[Results], Spread | None]:
+    return lambda results: results.added(figure, subject, other)
 
 
 def _own(figure: str) -> Callable[[Results], Spread | None]:
@@ -52,12 +56,15 @@ def _own(figure: str) -> Callable[[Results], Spread | None]:
 TARGETS = (
     Target("json-1k", "CPU of relayed JSON", 5, "x nginx", _times(CPU_A_REQUEST, NGINX)),
     Target("json-1k", "CPU of relayed JSON", 1 / 8, "x plain", _times(CPU_A_REQUEST, PLAIN)),
+    Target("json-1k", "CPU of keys, limits, usage", 10, "µs", _added(CPU_A_REQUEST, LIMITED, OURS)),
     Target("chat-json", "CPU of /v1/gpt/chat", 6, "x nginx", _times(CPU_A_REQUEST, NGINX)),
+    Target("chat-json", "CPU of keys, limits, usage", 10, "µs", _added(CPU_A_REQUEST, LIMITED, OURS)),
     Target("stream-fast", "CPU of a relayed chunk", 2, "x nginx", _times(CPU_A_CHUNK, NGINX)),
+    Target("stream-fast", "the same, with limits", 2, "x nginx", _times(CPU_A_CHUNK, NGINX, LIMITED)),
     Target("streams-500", "CPU of a relayed chunk", 2, "x nginx", _times(CPU_A_CHUNK, NGINX)),
     Target("streams-2000", "CPU of a relayed chunk", 2, "x nginx", _times(CPU_A_CHUNK, NGINX)),
     Target("streams-2000", "faults in streams", 0, "", lambda results: _faults(results)),
-    Target("streams-2000", "added to the gap, p99", 15, "ms", lambda r: r.added("gap_p99_ms", OURS, DIRECT)),
+    Target("streams-2000", "added to the gap, p99", 15, "ms", _added("gap_p99_ms", OURS, DIRECT)),
     Target("streams-2000", "memory of a stream", 30, "kB", _own("resident_kb_per_stream")),
     Target("start", "start to first answer", 500, "ms", _own("start_ms")),
     Target("start", "the same, with the emulator", 500, "ms", _own("start_emulator_ms")),

@@ -19,6 +19,7 @@ BACKLOG = 4096
 TICK_SECONDS = 0.001
 OPEN = "open"  # the scenario that asks how many streams are
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_ASKS_USAGE = b'"include_usage":true'
 _SCENARIO = re.compile(rb'/deployments/([^/]+)/|"model": ?"([^"]+)"')
 
 
@@ -125,7 +126,7 @@ class Upstream(asyncio.Protocol):
     def _answer(self, request: bytes) -> None:
         name = _SCENARIO.search(request)
         scenario = (name[1] or name[2]).decode() if name else ""
-        found = answer(scenario)
+        found = answer(scenario, tells_usage=_ASKS_USAGE in request)
         if scenario == OPEN:
             body = b"%d" % self._pacer.open
             self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))

@@ -327,6 +327,31 @@ def test_idle_connection_is_looked_at() -> None:
     play(main)
 
 
+def test_server_may_have_been_held_up_as_well() -> None:
+    """Where the process stood still, the server has as long again to answer, but no longer than the timeout."""
+
+    async def main(client: Played, link: Link, asker: Asker) -> None:
+        await asker.asked("connected")
+        client.held = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def held_up() -> None:
+            loop._clock.now += 10 * TIMEOUT  # type: ignore[attr-defined]
+
+        for seconds in (0.9, 1.1):
+            client.held.clear()
+            asker.ask("a")
+            await asyncio.sleep(0.01)
+            loop.call_soon(held_up)
+            loop.call_at(now() + (10 + seconds) * TIMEOUT, client.held.set)
+            await asyncio.sleep(12 * TIMEOUT)
+        _, in_time, too_late = asker.got
+        assert in_time == "a"
+        assert isinstance(too_late, TimeoutError)
+
+    play(main)
+
+
 def test_late_process_does_not_blame_the_server() -> None:
     """What has come while the process itself was held up has come in time."""
 

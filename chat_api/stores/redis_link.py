@@ -185,6 +185,9 @@ class Link:
         loop = asyncio.get_running_loop()
         self._exchange = task = loop.create_task(exchange)
         await asyncio.wait({task}, timeout=max(0.0, deadline - loop.time()))
+        if not task.done():
+            # Whatever held up this process, such as a whole machine that stood still, may have held up the server.
+            await asyncio.wait({task}, timeout=min(loop.time() - deadline, self.timeout_seconds))
         for _ in range(TURNS):
             if task.done():
                 return task.result()

@@ -58,13 +58,13 @@ class Gateway:
         self.meter = meter
         self.reads_usage = meter is not None and meter.reads_usage
         self._wall = wall
-        # The upstreams whose answers anybody may have: our keys are lent to all who ask, and none is missing.
-        self._open_to_all = frozenset(
-            route
-            for route, models in upstreams.items()
-            if not self._keyring and all(one.key for one in models.deployments)
+        # The upstreams that are asked with keys of ours only.
+        self._ours = frozenset(
+            route for route, models in upstreams.items() if all(one.key for one in models.deployments)
         )
-
+        # Those whose answers anybody may have, as our keys are lent to all who ask; and where nobody asks who that is.
+        self._open_to_all: frozenset[str] = frozenset() if self._keyring else self._ours
+        self._unasked: frozenset[str] = frozenset() if meter is not None else self._open_to_all
         # Those that have an answer for whoever has a client key.
         self._keyed = frozenset(
             route for route, models in upstreams.items() if any(one.key for one in models.deployments)
@@ -85,7 +85,7 @@ class Gateway:
             AuthError: a key is missing, has expired, or is none of those that are asked for.
             Forbidden: the key is not accepted from this address.
         """
-        if self.meter is None and route in self._open_to_all:
+        if route in self._unasked:
             return None
         caller = self.holder(credential, address)
         if not (route in self._open_to_all if caller is None else route in self._keyed):
@@ -144,7 +144,8 @@ class Gateway:
         if key is not None and key.models is not None:
             names = [name for name in (call.model, group.counted_as) if name]
             check_model(key, names, call.operation, is_read=call.method in ("GET", "HEAD"))
-        barred = () if call.route in self._open_to_all else self._barred(call, group)
+        is_open = call.route in (self._open_to_all if key is None else self._ours)
+        barred = () if is_open else self._barred(call, group)
         affinity = groups.affinity if groups.affinity is not None and concerns(call) else None
         if self.meter is None:
             return self._exchange(call, group, barred, at, affinity)

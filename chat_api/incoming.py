@@ -39,26 +39,31 @@ async def read_call(
         RequestError: the request cannot be served as it is.
         ClientGone: the client left before its body was complete.
     """
-    body, routing = await _read(scope, receive, head, target, settings)
-    operation, model = target.operation, target.model or routing.model
-    return Call(
-        operation=operation,
-        model=model,
-        body=body,
-        stream=routing.stream,
+    body, (named, stream, choices, asks_usage) = await _read(scope, receive, head, target, settings)
+    model = target.model or named
+    return Call(  # not all of it by name: beyond fifteen names Python makes a dictionary of them
+        target.operation,
+        model,
+        body,
+        stream,
         credential=head.credential,
         method=scope["method"],
         query=_query(scope["query_string"]),
         headers=head.forwarded_as_json if body and isinstance(body, bytes) else head.forwarded,
         verbatim=True,
-        model_in_body=routing.model,
-        choices=routing.choices,
+        model_in_body=named,
+        choices=choices,
         route=route,
         request_id=scope.get("chat_api.request_id", ""),
         caller=caller,
-        is_metered=reads_usage and scope["method"] == "POST" and (model is not None or operation in MODEL_REQUIRED),
-        asks_usage=routing.asks_usage,
+        is_metered=reads_usage and _takes_tokens(scope["method"], target.operation, model),
+        asks_usage=asks_usage,
     )
+
+
+def _takes_tokens(method: str, operation: str, model: str | None) -> bool:
+    """Whether a call has a model do something."""
+    return method == "POST" and (model is not None or operation in MODEL_REQUIRED)
 
 
 async def _read(

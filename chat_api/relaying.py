@@ -17,7 +17,7 @@ from chat_api.incoming import read_call
 from chat_api.keyring import check_model
 from chat_api.middleware import TRAIL, address_of, note_caller, upstream_id
 from chat_api.models import Models
-from chat_api.operations import Target, parse_path, path_meant
+from chat_api.operations import DEPLOYMENT_SCOPED, Target, parse_path, path_meant
 from chat_api.pace import interval_of
 from chat_api.passing import EventPassage, is_event_stream, pass_bytes, pass_whole
 from chat_api.refusals import relayable
@@ -63,7 +63,7 @@ class RelayedApi:
         target = self._target(scope)
         head = head_of(scope)
         models = gateway.models(self._route)
-        if _is_answered_here(target.operation, models):
+        if target.operation not in DEPLOYMENT_SCOPED and _is_answered_here(target.operation, models):
             caller = gateway.holder(head.credential, address_of(scope))
             note_caller(scope, caller)
             gateway.authenticate(caller, head.credential, models.resource()[0])
@@ -99,7 +99,8 @@ _target_again = lru_cache(maxsize=1024)(_target)  # the same few paths come agai
 
 async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway: Gateway, settings: Settings) -> None:
     scope[TRAIL] = call.trail
-    pace = interval_of(settings.token_rate_limit, call.route, "/v1/", call.operation)
+    paces = settings.token_rate_limit
+    pace = interval_of(paces, call.route, "/v1/", call.operation) if paces else 0.0
     passage = EventPassage(call, send, ping=settings.ping_interval, compat=settings.compat_chunks, pace_seconds=pace)
     reply: Reply | None = None
     try:

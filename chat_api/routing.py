@@ -55,13 +55,9 @@ def read_routing(body: bytes) -> Routing:
             raise RequestError("the body is empty; it takes a JSON object", code="empty_body") from None
         reason = str(error).removeprefix("JSON is malformed: ")
         raise RequestError(f"the body is not JSON: {reason}", code="invalid_json") from None
-    options = bytes(parsed.stream_options)
-    return Routing(
-        _model(bytes(parsed.model)),
-        bytes(parsed.stream) == b"true",
-        _choices(parsed),
-        bool(options) and asks_usage(options),
-    )
+    is_stream = bytes(parsed.stream) == b"true"
+    options = bytes(parsed.stream_options) if is_stream else b""
+    return Routing(_model(bytes(parsed.model)), is_stream, _choices(parsed), bool(options) and asks_usage(options))
 
 
 def asks_usage(stream_options: bytes) -> bool:

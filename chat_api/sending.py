@@ -38,9 +38,7 @@ class Sending:
         presented = credential(call, deployment)
         tried: tuple[Adaptation, ...] = ()
         while True:
-            learned = self._learned.get(deployment, ()) if self._learned else ()
-            if tried:
-                learned += tried
+            learned = (self._learned.get(deployment, ()) if self._learned else ()) + tried
             request, applied = translate.upstream_request(call, deployment, presented, learned)
             response = await self._transport.send(request)
             attempt.queue_seconds = response.queue_seconds

@@ -1,7 +1,6 @@
 """Calls that are counted: admitted within their limits, and settled with the tokens that they really took."""
 
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from msgspec import Struct
@@ -16,6 +15,7 @@ from chat_api.tokens import Expectations, goes_on, most_completion_tokens, promp
 from chat_api.types import ByteStream, Call, Deployment, Reply, Sink
 
 TAIL_BYTES = 16 * 1024  # of an answer that is not held, in which it says what it took
+HELD_CHUNKS = 16  # that are looked at together
 
 
 class Count(Struct):
@@ -186,7 +186,7 @@ class MeteredBody:
     events have gone on: Azure puts one into each.
     """
 
-    __slots__ = ("_body", "_count", "_events", "_is_stream", "_is_whole", "_meter", "_size", "_tail")
+    __slots__ = ("_body", "_count", "_events", "_held", "_is_stream", "_is_whole", "_meter", "_tail")
 
     def __init__(self, body: ByteStream, meter: Meter, count: Count, *, is_stream: bool) -> None:
         self._body = body
@@ -194,14 +194,16 @@ class MeteredBody:
         self._count = count
         self._is_stream = is_stream
         self._is_whole = False
-        self._tail: deque[bytes] = deque()
-        self._size = 0
+        self._held: list[bytes] = []  # chunks that nobody has looked at yet
+        self._tail = b""
         self._events = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._body:
-                self._look(chunk)
+                self._held.append(chunk)
+                if len(self._held) >= HELD_CHUNKS:
+                    self._look()
                 yield chunk
         except UpstreamError:
             self._end(is_error=True)
@@ -210,9 +212,12 @@ class MeteredBody:
 
     async def flow(self, sink: Sink) -> Awaitable[object] | None:
         """Give `sink` each chunk the moment it is there."""
+        held = self._held
 
         def looked_at(chunk: bytes) -> Awaitable[object] | None:
-            self._look(chunk)
+            held.append(chunk)
+            if len(held) >= HELD_CHUNKS:
+                self._look()
             return sink(chunk)
 
         try:
@@ -223,14 +228,13 @@ class MeteredBody:
         self._is_whole = waiting is None
         return waiting
 
-    def _look(self, chunk: bytes) -> None:
-        tail = self._tail
-        tail.append(chunk)
-        self._size += len(chunk)
-        while self._size - len(tail[0]) >= TAIL_BYTES:
-            self._size -= len(tail.popleft())
+    def _look(self) -> None:
+        """Keep no more of what has come than its end."""
+        come = b"".join(self._held)
+        self._held.clear()
+        self._tail = (self._tail + come)[-TAIL_BYTES:]
         if self._is_stream:  # else its tokens cannot be told from its bytes
-            self._events += chunk.count(b"data:")
+            self._events += come.count(b"data:")
 
     def expect_end(self) -> None:
         """Only the end of the body is still to come."""
@@ -243,7 +247,8 @@ class MeteredBody:
             return
         count, told, usage = self._count, None, None
         if count.call.is_metered:
-            told = usage_at_end(b"".join(self._tail), is_stream=self._is_stream)
+            self._look()
+            told = usage_at_end(self._tail, is_stream=self._is_stream)
             usage = told or self._relayed(meter.expectations)
         meter.end(count, usage, is_error=is_error, is_whole=told is not None and self._is_whole)
 

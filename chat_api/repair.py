@@ -92,8 +92,11 @@ class EventRepair:
         """
         if self._held or not chunk.endswith(b"\n\n"):
             chunk = self._whole(chunk)
-        elif self._is_under_way and not self._is_of_interest(chunk):
-            return chunk.replace(NO_USAGE, b"") if self._hides_usage else chunk  # as nearly all are
+        elif self._is_under_way:
+            if self._hides_usage:
+                chunk = chunk.replace(NO_USAGE, b"")
+            if not self._is_of_interest(chunk):
+                return chunk  # as nearly all are
         return self._followed(chunk) if chunk else b""
 
     def finish(self) -> bytes:
@@ -154,7 +157,9 @@ class EventRepair:
 
     def _is_of_interest(self, whole: bytes) -> bool:
         """Whether it may have to be read: a look at the bytes tells most chunks apart."""
-        if b"[DONE]" in whole or b"error" in whole or (self._hides_usage and _tells_usage(whole)):
+        if b"[DONE]" in whole or b"error" in whole:
+            return True
+        if self._hides_usage and b'"usage"' in whole and _tells_usage(whole):
             return True
         return (_TOLD if self._is_responses else _FINISHED).search(whole) is not None
 

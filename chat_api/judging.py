@@ -7,8 +7,8 @@ the status that it should have had, so that whoever decides whether to ask elsew
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from chat_api import refusals
 from chat_api.coding import decoded, is_readable, without_coding
@@ -21,15 +21,6 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of an answer that is read whole
 MAX_HELD_BYTES = 1024 * 1024  # of JSON that is read before it goes on
 # After [DONE] an upstream's body has only its last chunk mark to come; it comes at once or not at all.
 LAST_CHUNK_SECONDS = 1.0
-
-
-@runtime_checkable
-class Flowing(Protocol):
-    """Chunks that need not be asked for one by one."""
-
-    async def flow(self, sink: Sink) -> Awaitable[object] | None:
-        """As `ByteStream` has it."""
-        ...
 
 
 class Place(Protocol):
@@ -76,8 +67,10 @@ class RelayedBody:
             if (waiting := sink(self._held.popleft())) is not None:
                 return waiting
         try:
-            if isinstance(self._rest, Flowing):
-                return await self._rest.flow(sink)
+            # Those of `wire` need not be asked for one by one.
+            flow: Callable[[Sink], Awaitable[Awaitable[object] | None]] | None = getattr(self._rest, "flow", None)
+            if flow is not None:
+                return await flow(sink)
             async for chunk in self._rest:
                 if (waiting := sink(chunk)) is not None:
                     return waiting

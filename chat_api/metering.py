@@ -1,6 +1,7 @@
 """Calls that are counted: admitted within their limits, and settled with the tokens that they really took."""
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 from msgspec import Struct
@@ -186,7 +187,7 @@ class MeteredBody:
     events have gone on: Azure puts one into each.
     """
 
-    __slots__ = ("_body", "_count", "_events", "_held", "_is_stream", "_is_whole", "_meter", "_tail")
+    __slots__ = ("_body", "_count", "_events", "_held", "_is_stream", "_is_whole", "_meter", "_size", "_tail")
 
     def __init__(self, body: ByteStream, meter: Meter, count: Count, *, is_stream: bool) -> None:
         self._body = body
@@ -195,7 +196,8 @@ class MeteredBody:
         self._is_stream = is_stream
         self._is_whole = False
         self._held: list[bytes] = []  # chunks that nobody has looked at yet
-        self._tail = b""
+        self._tail: deque[bytes] = deque()
+        self._size = 0  # of the tail
         self._events = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -232,7 +234,10 @@ class MeteredBody:
         """Keep no more of what has come than its end."""
         come = b"".join(self._held)
         self._held.clear()
-        self._tail = (self._tail + come)[-TAIL_BYTES:]
+        self._tail.append(come)
+        self._size += len(come)
+        while self._size - len(self._tail[0]) >= TAIL_BYTES:
+            self._size -= len(self._tail.popleft())
         if self._is_stream:  # else its tokens cannot be told from its bytes
             self._events += come.count(b"data:")
 
@@ -248,7 +253,7 @@ class MeteredBody:
         count, told, usage = self._count, None, None
         if count.call.is_metered:
             self._look()
-            told = usage_at_end(self._tail, is_stream=self._is_stream)
+            told = usage_at_end(b"".join(self._tail), is_stream=self._is_stream)
             usage = told or self._relayed(meter.expectations)
         meter.end(count, usage, is_error=is_error, is_whole=told is not None and self._is_whole)
 

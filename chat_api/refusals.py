@@ -141,7 +141,7 @@ class _Outline(msgspec.Struct):
 
 
 def _is_error_alone(body: bytes) -> bool:
-    if len(body) > MAX_ERROR_BYTES or b'"error"' not in body:
+    if len(body) > MAX_ERROR_BYTES or body.find(b'"error"') < 0:
         return False
     try:
         outline = msgspec.json.decode(body, type=_Outline)

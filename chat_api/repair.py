@@ -156,10 +156,13 @@ class EventRepair:
         return b"".join(passed)
 
     def _is_of_interest(self, whole: bytes) -> bool:
-        """Whether it may have to be read: a look at the bytes tells most chunks apart."""
-        if b"[DONE]" in whole or b"error" in whole:
+        """Whether it may have to be read: a look at the bytes tells most chunks apart.
+
+        With `in` Python would first take what is looked for as a number, and make the message of an error of that.
+        """
+        if whole.find(b"[DONE]") >= 0 or whole.find(b"error") >= 0:
             return True
-        if self._hides_usage and b'"usage"' in whole and _tells_usage(whole):
+        if self._hides_usage and whole.find(b'"usage"') >= 0 and _tells_usage(whole):
             return True
         return (_TOLD if self._is_responses else _FINISHED).search(whole) is not None
 

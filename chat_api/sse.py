@@ -45,7 +45,7 @@ class EventDecoder:
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes, in order."""
         held_cr = bool(self._parts) and self._parts[-1].endswith(b"\r")
-        if not held_cr and not self._at_start and b"\n" not in chunk and b"\r" not in chunk:
+        if not held_cr and not self._at_start and chunk.find(b"\n") < 0 and chunk.find(b"\r") < 0:
             self._parts.append(chunk)  # joined once, when the line ends: a long event costs no copies
             self._rest_size += len(chunk)
             events: list[Event] = []
@@ -103,7 +103,7 @@ def split_events(whole: bytes) -> Iterator[bytes]:
 
     Together they are all the bytes. What has no data is among them: a comment, or more empty lines than one.
     """
-    if b"\r" in whole:
+    if whole.find(b"\r") >= 0:
         yield from (match.group() for match in _EVENT.finditer(whole))
         return
     start = 0
@@ -199,7 +199,7 @@ NO_USAGE = b',"usage":null'  # what a chunk has once a stream was asked for it; 
 
 def tells_usage_only(data: bytes) -> bool:
     """Whether an event's data is the chunk that says what a chat took, and nothing else."""
-    if b'"usage"' not in data:
+    if data.find(b'"usage"') < 0:
         return False
     outline = read_outline(data)
     return outline is not None and outline.choices == [] and bytes(outline.usage).startswith(b"{")

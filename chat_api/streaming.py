@@ -239,6 +239,4 @@ def _check_complete(stream: ChatStream, reply: Reply) -> None:
 
 
 def _event(data: bytes) -> bytes:
-    if b"\n" in data:
-        data = data.replace(b"\n", b"\ndata: ")
-    return b"data: " + data + b"\n\n"
+    return b"data: " + data.replace(b"\n", b"\ndata: ") + b"\n\n"

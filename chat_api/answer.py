@@ -17,7 +17,8 @@ from chat_api.passing import BODY_FOLLOWS, SENT
 
 MAX_COPIED_BYTES = 64 * 1024  # of a body, to be in one piece with its head
 _BODILESS = (204, 304)
-_CLOSE = (b"connection", b"close")
+_CLOSE = b"connection: close"
+_LENGTH = b"\r\ncontent-length: "
 
 
 class Cycle(RequestResponseCycle):
@@ -64,29 +65,27 @@ class Cycle(RequestResponseCycle):
         await self.send(message)
 
     def _head_of(self, status: int, headers: Any) -> bytes:
-        pairs = [*self.default_headers, *headers]
-        names = [pair[0] for pair in pairs]
-        if b"connection" in names and _CLOSE in pairs:
+        lines = [b": ".join(pair) for pair in (*self.default_headers, *headers)]
+        if _CLOSE in lines:
             self.keep_alive = False  # which is said below
-            pairs = [pair for pair in pairs if pair != _CLOSE]
-            names = [pair[0] for pair in pairs]
-        has_length = b"content-length" in names
-        if has_length:
-            self._rest_bytes = int(pairs[names.index(b"content-length")][1])
+            lines = [line for line in lines if line != _CLOSE]
+        if breaks_out(b"".join(lines)):
+            raise RuntimeError("a header of the answer holds a line end or a NUL")
+        head = STATUS_LINE[status] + b"\r\n".join(lines)
+        length = head.find(_LENGTH)
+        if length >= 0:
+            self._rest_bytes = int(head[length + len(_LENGTH) :].partition(b"\r")[0])
         if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._rest_bytes = 0
-        elif not has_length and self.scope["http_version"] == "1.0":
+        elif length < 0 and self.scope["http_version"] == "1.0":
             self.keep_alive = False  # it knows no chunks (RFC 9112 section 6.1)
             self._end_is(reset=True)
-        elif not has_length:
+        elif length < 0:
             self._is_chunked = True
-            pairs.append((b"transfer-encoding", b"chunked"))
+            head += b"\r\ntransfer-encoding: chunked"
         if not self.keep_alive:
-            pairs.append(_CLOSE)
-        head = STATUS_LINE[status] + b"\r\n".join([b": ".join(pair) for pair in pairs] + [b"", b""])
-        if breaks_out(head, len(pairs) + 2):
-            raise RuntimeError("a header of the answer holds a line end or a NUL")
-        return head
+            head += b"\r\n" + _CLOSE
+        return head + b"\r\n\r\n"
 
     def _send_head(self) -> None:
         if self._head and not self.disconnected:

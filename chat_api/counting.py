@@ -70,6 +70,18 @@ class Claim(Struct, frozen=True):
     max_parallel: int = 0  # calls in flight; 0 for any number
 
 
+class Counters(Struct, frozen=True):
+    """All that is counted for calls of one kind."""
+
+    subject: str  # the caller
+    max_parallel: int  # calls of the caller in flight; 0 for any number
+    requests: tuple[Counter, ...]
+    tokens: tuple[Counter, ...]
+    budget: tuple[Counter, ...]  # what they cost
+    model_subject: str
+    of_model: tuple[Counter, ...]  # tokens too, over all callers
+
+
 class Reading(Struct, frozen=True):
     """How a counter stands after a call was admitted, or refused."""
 
@@ -85,6 +97,34 @@ class Grant(Struct, frozen=True):
     refused: int | None = None  # which charge was too much, counted over all claims; PARALLEL for none of them
     refused_claim: int = 0  # whose that was
     wait_seconds: float = 0.0  # until it may be granted
+
+
+class Nearest(Struct, frozen=True):
+    """Of several counters the one of which least is left."""
+
+    limit: int
+    left: int
+    reset_seconds: float  # until all of it is there again
+
+
+class Taken(Struct, frozen=True):
+    """A call that an `Account` has charged."""
+
+    at: int  # when, by the store's clock, in milliseconds
+    requests: Nearest | None  # what its caller is told of; None where nothing is counted
+    tokens: Nearest | None
+
+
+class Account(Protocol):
+    """The counters of one plan, at hand."""
+
+    def admit(self, tokens: int, cost: int) -> Taken | None:
+        """Charge a call that takes so much, and take its place; None if the store has to be asked."""
+        ...
+
+    def settle(self, taken: Taken, tokens: int, cost: int) -> None:
+        """A call that was charged is over: correct that by so much more, and give its place back."""
+        ...
 
 
 class Store(Protocol):
@@ -106,6 +146,10 @@ class Store(Protocol):
         What has left its window already is not given back, and what was taken on top of the charge counts now.
         Neither waits nor raises.
         """
+        ...
+
+    def account(self, counters: Counters) -> Account | None:
+        """Who counts the ordinary calls that are counted so, sooner than `admit` does; None if nobody can."""
         ...
 
     def state(self) -> Mapping[str, object]:

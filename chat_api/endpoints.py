@@ -82,6 +82,7 @@ async def _read_call(scope: Scope, receive: Receive, gateway: Gateway, settings:
         caller=caller,
         is_metered=gateway.reads_usage,
         asks_usage=prompt.asks_usage,
+        most_tokens=prompt.most_tokens,
     )
 
 
@@ -124,7 +125,7 @@ async def _send_whole(send: Send, reply: Reply, body: bytes, call: Call, *, want
 
 def _told_of(reply: Reply) -> Headers:
     """The headers that tell of the upstream and of what was changed."""
-    headers = relayed(reply.headers)
+    headers = relayed(reply.headers, reply.quota)
     return (*headers, (ADAPTED, adapted_text(reply).encode("latin-1", "replace"))) if reply.adaptations else headers
 
 

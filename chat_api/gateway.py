@@ -87,7 +87,7 @@ class Gateway:
         """
         if route in self._unasked:
             return None
-        caller = self.holder(credential, address)
+        caller = self._keyring.holder(credential, address, self._wall()) if self._keyring else None
         if not (route in self._open_to_all if caller is None else route in self._keyed):
             self._check_any(caller, credential, route)
         return caller if caller is not None or self.meter is None else anonymous(address)
@@ -149,8 +149,8 @@ class Gateway:
         affinity = groups.affinity if groups.affinity is not None and concerns(call) else None
         if self.meter is None:
             return self._exchange(call, group, barred, at, affinity)
-        ask = partial(self._exchange, call, group, barred, at, affinity)
-        return self.meter.carry(call, group.counted_as if call.is_metered else "", ask)
+        model = group.counted_as if call.is_metered else ""
+        return self.meter.carry(call, model, self._exchange, group, barred, at, affinity)
 
     def _exchange(
         self, call: Call, group: Group, barred: tuple[Health, ...], at: Resource | None, affinity: Affinity | None

@@ -18,6 +18,10 @@ RELAYED = frozenset(
     }
 )
 RELAYED_PREFIXES = (b"x-ms-", b"x-ratelimit-")
+# What is left of a quota, in OpenAI's words. Where limits of ours are told the upstream's are left out.
+QUOTA_OF_REQUESTS = (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests")
+QUOTA_OF_TOKENS = (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens")
+QUOTA = frozenset((*QUOTA_OF_REQUESTS, *QUOTA_OF_TOKENS))
 # What describes a body that goes on as it came.
 OF_BODY = frozenset({b"content-type", b"content-encoding", b"content-length", b"content-disposition"})
 # What goes upstream of a caller's headers: Azure refuses more than ten that it does not know.
@@ -47,14 +51,22 @@ def _media_type(value: bytes) -> str:
     return value.split(b";", 1)[0].strip().lower().decode("latin-1")
 
 
-def relayed(headers: Headers) -> Headers:
-    """The upstream headers that go on to the client."""
-    return _sound([pair for pair in headers if _relayed[pair[0]]])
+def relayed(headers: Headers, quota: Headers = ()) -> Headers:
+    """The upstream headers that go on to the client; its quota is ours, if there is one."""
+    decided = _relayed_but_quota if quota else _relayed
+    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota)
 
 
-def relayed_verbatim(headers: Headers) -> Headers:
-    """The upstream headers that go on with a body that goes on as it came."""
-    return _sound([pair for pair in headers if _relayed_verbatim[pair[0]]])
+def relayed_verbatim(headers: Headers, quota: Headers = ()) -> Headers:
+    """The upstream headers that go on with a body that goes on as it came; its quota is ours, if there is one."""
+    decided = _verbatim_but_quota if quota else _relayed_verbatim
+    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota)
+
+
+def relayed_whole(headers: Headers, quota: Headers = ()) -> Headers:
+    """The same with a body that is held: its length is counted anew."""
+    decided = _whole_but_quota if quota else _relayed_whole
+    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota)
 
 
 def forwarded(headers: Headers) -> Headers:
@@ -85,6 +97,10 @@ class _Decisions(dict[bytes, bool]):
 
 _relayed = _Decisions(lambda name: name in RELAYED or name.startswith(RELAYED_PREFIXES))
 _relayed_verbatim = _Decisions(lambda name: name in OF_BODY or _relayed[name] or name.startswith(b"openai-"))
+_relayed_but_quota = _Decisions(lambda name: name not in QUOTA and _relayed[name])
+_relayed_whole = _Decisions(lambda name: name != b"content-length" and _relayed_verbatim[name])
+_whole_but_quota = _Decisions(lambda name: name not in QUOTA and _relayed_whole[name])
+_verbatim_but_quota = _Decisions(lambda name: name not in QUOTA and _relayed_verbatim[name])
 _forwarded = _Decisions(lambda name: name in FORWARDED or name.startswith(FORWARDED_PREFIXES))
 
 
@@ -99,9 +115,9 @@ def accepts_gzip(headers: Headers) -> bool:
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
-def breaks_out(head: bytes, lines: int) -> bool:
-    """Whether a head of so many lines holds a NUL, or a CR or LF more than ends them: those came in with a value."""
-    return len(head) - len(head.translate(None, b"\r\n\0")) != 2 * lines
+def breaks_out(fields: bytes) -> bool:
+    """Whether header fields, without the ends of their lines, hold a CR, LF or NUL: it came in with a value."""
+    return fields.find(b"\r") >= 0 or fields.find(b"\n") >= 0 or fields.find(b"\0") >= 0
 
 
 def is_value(value: bytes) -> bool:

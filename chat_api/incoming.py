@@ -32,14 +32,13 @@ async def read_call(
 ) -> Call:
     """The call that a request makes.
 
-    What says nothing of where it goes is passed on as it comes. A form is spooled, as its field
-    `model` may stand behind a file; JSON is read whole.
+    What says nothing of where it goes is passed on as it comes; a form is spooled, and JSON read whole.
 
     Raises:
         RequestError: the request cannot be served as it is.
         ClientGone: the client left before its body was complete.
     """
-    body, (named, stream, choices, asks_usage) = await _read(scope, receive, head, target, settings)
+    body, (named, stream, choices, asks_usage, most_tokens) = await _read(scope, receive, head, target, settings)
     model = target.model or named
     return Call(  # not all of it by name: beyond fifteen names Python makes a dictionary of them
         target.operation,
@@ -58,6 +57,7 @@ async def read_call(
         caller=caller,
         is_metered=reads_usage and _takes_tokens(scope["method"], target.operation, model),
         asks_usage=asks_usage,
+        most_tokens=most_tokens,
     )
 
 

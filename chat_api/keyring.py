@@ -36,11 +36,9 @@ class Keyring:
             AuthError: the key has expired.
             Forbidden: it is not accepted from this address.
         """
-        caller = self._callers.get(credential.digest) if credential else None
-        if caller is None or credential is None or caller.key is None:
-            return None
-        key = caller.key
-        if not compare_digest(credential.digest, key.digest):
+        presented = credential.digest if credential is not None else b""
+        caller = self._callers.get(presented)
+        if caller is None or (key := caller.key) is None or not compare_digest(presented, key.digest):
             return None
         if key.expires is not None and now >= key.expires:
             date = datetime.fromtimestamp(key.expires, UTC).strftime("%Y-%m-%d %H:%M")

@@ -3,46 +3,45 @@
 import math
 from functools import lru_cache
 
-from chat_api.counting import PARALLEL, Counter, Grant, Reading
+from chat_api.counting import PARALLEL, Counter, Grant, Nearest, Reading
 from chat_api.errors import RateLimited
+from chat_api.headers import QUOTA_OF_REQUESTS, QUOTA_OF_TOKENS
 from chat_api.plans import Plan
 from chat_api.retrying import MAX_WAIT_SECONDS, SHOULD_RETRY, bounded
 from chat_api.types import Headers
 
-_PREFIX = b"x-ratelimit-"
-_OF_REQUESTS = (_PREFIX + b"limit-requests", _PREFIX + b"remaining-requests", _PREFIX + b"reset-requests")
-_OF_TOKENS = (_PREFIX + b"limit-tokens", _PREFIX + b"remaining-tokens", _PREFIX + b"reset-tokens")
-RATE_LIMITS = frozenset((*_OF_REQUESTS, *_OF_TOKENS))  # the upstream's own are left out where there are ours
 PARALLEL_WAIT_SECONDS = 1.0  # after which a place may be free
 _PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day", 2592000: "month", 31104000: "year"}
 
 
-def told_of(plan: Plan, grant: Grant) -> list[tuple[bytes, bytes]]:
-    """OpenAI's `x-ratelimit-*` headers: of the limits in requests and in tokens those that are nearest.
+def told_of(plan: Plan, grant: Grant) -> Headers:
+    """The headers that tell of what a store granted, or did not.
 
-    The model's are told to whoever has none of his own.
+    The model's limits are told to whoever has none of his own.
     """
-    headers: list[tuple[bytes, bytes]] = []
-    if grant.readings:
-        if plan.requests:
-            headers += _told(_OF_REQUESTS, plan.requests, grant.readings, 0)
-        if plan.tokens:
-            headers += _told(_OF_TOKENS, plan.tokens, grant.readings, len(plan.requests))
-        elif plan.of_model:
-            headers += _told(_OF_TOKENS, plan.of_model, grant.readings, len(grant.readings) - len(plan.of_model))
-    return headers
+    readings = grant.readings
+    if not readings:
+        return ()
+    first, of_model = len(plan.requests), len(readings) - len(plan.of_model)
+    tokens = _nearest(plan.tokens, readings[first:]) or _nearest(plan.of_model, readings[of_model:])
+    return quota(_nearest(plan.requests, readings), tokens)
 
 
-def _told(
-    names: tuple[bytes, bytes, bytes], counters: tuple[Counter, ...], readings: tuple[Reading, ...], at: int
-) -> Headers:
-    nearest, counter = readings[at], counters[0]
-    for other in counters[1:]:
-        at += 1
-        if readings[at].left * counter.limit < nearest.left * other.limit:  # what is left of each, as a share
-            nearest, counter = readings[at], other
+def _nearest(counters: tuple[Counter, ...], readings: tuple[Reading, ...]) -> Nearest | None:
+    pairs = zip(counters, readings, strict=False)
+    counter, reading = min(pairs, key=lambda pair: pair[1].left, default=(None, None))
+    return Nearest(counter.limit, reading.left, reading.reset_seconds) if counter and reading else None
+
+
+def quota(requests: Nearest | None, tokens: Nearest | None) -> Headers:
+    """OpenAI's `x-ratelimit-*` headers: of the limits in requests and in tokens those of which least is left."""
+    of_tokens = _three(QUOTA_OF_TOKENS, tokens) if tokens is not None else ()
+    return _three(QUOTA_OF_REQUESTS, requests) + of_tokens if requests is not None else of_tokens
+
+
+def _three(names: tuple[bytes, bytes, bytes], nearest: Nearest) -> tuple[tuple[bytes, bytes], ...]:
     limit, remaining, reset = names
-    return _limit(limit, counter.limit), (remaining, b"%d" % nearest.left), (reset, duration(nearest.reset_seconds))
+    return _limit(limit, nearest.limit), (remaining, b"%d" % nearest.left), (reset, duration(nearest.reset_seconds))
 
 
 @lru_cache(maxsize=256)

@@ -1,22 +1,39 @@
 """Calls that are counted: admitted within their limits, and settled with the tokens that they really took."""
 
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from chat_api.counting import Claim, Grant, Price, Store, Usage
-from chat_api.errors import GatewayError, UpstreamError
-from chat_api.headers import media_type
+from chat_api.callers import Caller
+from chat_api.counting import Account, Claim, Grant, Price, Store, Taken, Usage
+from chat_api.errors import GatewayError
+from chat_api.expectations import Expectation, Expectations
+from chat_api.headers import QUOTA, media_type
 from chat_api.ledger import Ledger
-from chat_api.limited import RATE_LIMITS, refusal, told_of, too_large
+from chat_api.limited import quota, refusal, told_of, too_large
+from chat_api.metered_body import MeteredBody
 from chat_api.plans import Plan, Planner
-from chat_api.tokens import Expectations, goes_on, most_completion_tokens, prompt_tokens, usage_at_end, usage_in
-from chat_api.types import ByteStream, Call, Deployment, Reply, Sink
+from chat_api.tokens import goes_on, prompt_tokens, usage_in
+from chat_api.types import Attempt, ByteStream, Call, Deployment, Headers, Reply
 
-TAIL_BYTES = 16 * 1024  # of an answer that is not held, in which it says what it took
-HELD_CHUNKS = 16  # that are looked at together
+MAX_LINES = 4096  # callers may name models that nobody has configured, and come from anywhere
+
+
+class Line(Struct):
+    """What the calls of one caller with one model, on one route, have in common."""
+
+    plan: Plan | None  # None if nothing is counted
+    ends: float | None  # when there is another one; None for never
+    expectation: Expectation
+    price: Price | None  # of the model, or of none
+    account: Account | None = None
+    # Who answered last, what that is called where it is counted, and its price.
+    deployment: Deployment | None = None
+    label: str = ""
+    last_price: Price | None = None
 
 
 class Count(Struct):
@@ -24,11 +41,12 @@ class Count(Struct):
 
     call: Call
     model: str
-    plan: Plan | None
+    line: Line
     prompt: int = 0  # about how many tokens, by its size
     reserved_prompt: int = 0  # how many it may be
     tokens: int = 0  # that it claimed
     cost: int = 0
+    taken: Taken | None = None  # where its line has an account; else there are claims
     claims: tuple[Claim, ...] = ()
     grant: Grant = Grant()
 
@@ -37,6 +55,19 @@ class Count(Struct):
         """What counts where an answer says nothing: one that is still to be made, say, in the background."""
         prompt = min(self.reserved_prompt, self.tokens)
         return Usage(prompt, self.tokens - prompt)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its caller is told of limits of ours, as far as anybody counts, and of nobody else's."""
+        plan = self.line.plan
+        return plan is not None and bool(plan.requests or plan.tokens or plan.of_model)
+
+    @property
+    def quota(self) -> Headers:
+        """What its caller is told of his limits."""
+        if self.taken is not None:
+            return quota(self.taken.requests, self.taken.tokens)
+        return told_of(self.line.plan, self.grant) if self.line.plan is not None else ()
 
 
 class Meter:
@@ -65,18 +96,19 @@ class Meter:
         self._prices = {name.lower(): price for name, price in (prices or {}).items()}
         self.expectations = Expectations()
         self._wall = wall
-        self._labels: dict[Deployment, str] = {}
+        self._lines: dict[tuple[str, str, str], Line] = {}
         self.refused = 0  # calls, since the start
         # Whether anybody wants to know what answers took.
         self.reads_usage = ledger is not None
 
-    async def carry(self, call: Call, model: str, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def carry(self, call: Call, model: str, ask: Callable[..., Awaitable[Reply]], *more: Any) -> Reply:
         """The reply to a call, once it is admitted; what it took is counted when it has ended, however it does.
 
         Args:
             call: what is asked.
             model: what the model is called where it is counted; "" if there is none.
-            ask: asks the upstream.
+            ask: asks the upstream; it gets the call, and what is known of it besides.
+            more: that.
 
         Raises:
             RateLimited: it is beyond a limit.
@@ -84,62 +116,104 @@ class Meter:
             GatewayError: the upstream gave no answer.
         """
         count = self._begin(call, model)
-        if count.plan is not None:
-            granted = self.store.admit(count.claims)
-            count.grant = granted if isinstance(granted, Grant) else await granted
-            if count.grant.refused is not None:
-                self.refused += 1
-                raise refusal(count.plan, count.grant, count.tokens, self._wall())
+        if count.taken is None and count.line.plan is not None:
+            await self._ask(count, count.line.plan)
         try:
-            reply = await ask()
+            reply = await ask(call, *more)
         except BaseException as error:
             self.end(count, None, is_error=isinstance(error, GatewayError))
-            if isinstance(error, GatewayError) and count.plan:
-                error.headers += tuple(told_of(count.plan, count.grant))
+            if isinstance(error, GatewayError):
+                error.headers += tuple(count.quota)
             raise
         return self._counted(reply, count)
 
     def _begin(self, call: Call, model: str) -> Count:
-        """What a call claims."""
+        """What a call claims, charged if it is an ordinary one."""
         assert call.caller is not None  # noqa: S101 - who calls is known where calls are counted
-        plan = self._planner.plan(call.caller, route_of(call) if self._planner.tells_routes else "", model)
-        count = Count(call, model, plan)
-        if plan is None:
-            return count
-        if plan.counts_tokens:
-            count.prompt = prompt_tokens(call.body)
-            stated = most_completion_tokens(call.body)
-            most = plan.most_tokens
-            completion = self.expectations.of_answer(model) * _choices(call) if stated is None else stated
-            count.reserved_prompt = self.expectations.of_prompt(model, count.prompt)
-            count.tokens = count.reserved_prompt + completion
-            if most is not None and count.tokens > most:
-                if count.prompt + (stated or 0) > most:
-                    raise too_large(count.prompt, stated, most)
-                count.tokens = most  # it gets through when there is nobody else
-            if plan.budget:
-                count.cost = self._cost(model, "", Usage(count.reserved_prompt, completion))
-        count.claims = plan.claims(count.tokens, count.cost)
+        route = self._planner.place(route_of(call)) if self._planner.tells_routes else ""
+        line = self._lines.get((call.caller.subject, route, model))
+        if line is None or (line.ends is not None and self._wall() >= line.ends):
+            line = self._line(call.caller, route, model)
+        plan = line.plan
+        if plan is not None and plan.counts_tokens:
+            count = self._estimated(call, model, line, plan)
+        else:
+            count = Count(call, model, line)
+        if line.account is not None:
+            count.taken = line.account.admit(count.tokens, count.cost)
         return count
+
+    def _line(self, caller: Caller, route: str, model: str) -> Line:
+        if len(self._lines) >= MAX_LINES:
+            del self._lines[next(iter(self._lines))]
+        plan = self._planner.plan(caller, route, model)
+        ends = plan.ends if plan is not None and plan.budget else None
+        line = Line(plan, ends, self.expectations.of(model), self._prices.get(model.lower()))
+        self._lines[caller.subject, route, model] = line
+        return line
+
+    def _estimated(self, call: Call, model: str, line: Line, plan: Plan) -> Count:
+        """What a call may take."""
+        prompt, stated, most = prompt_tokens(call.body), call.most_tokens, plan.most_tokens
+        reserved = line.expectation.of_prompt(prompt)
+        completion = line.expectation.of_answer() * _choices(call) if stated is None else stated
+        tokens = reserved + completion
+        if most is not None and tokens > most:
+            if prompt + (stated or 0) > most:
+                raise too_large(prompt, stated, most)
+            tokens = most  # it gets through when there is nobody else
+        cost = line.price.cost(Usage(reserved, completion)) if plan.budget and line.price is not None else 0
+        return Count(call, model, line, prompt, reserved, tokens, cost)
+
+    async def _ask(self, count: Count, plan: Plan) -> None:
+        """Have the store admit a call that no account did."""
+        count.claims = plan.claims(count.tokens, count.cost)
+        granted = self.store.admit(count.claims)
+        count.grant = granted if isinstance(granted, Grant) else await granted
+        if count.grant.refused is not None:
+            self.refused += 1
+            raise refusal(plan, count.grant, count.tokens, self._wall())
+        count.line.account = self.store.account(plan)
 
     def _counted(self, reply: Reply, count: Count) -> Reply:
         """The reply, which is settled now or when its body has ended."""
         body: bytes | ByteStream = reply.body
         if reply.status >= 400:
             self.end(count, None, is_error=True)
-        elif isinstance(body, bytes):
+            return _retold(reply, (*count.quota,)) if count.is_told else reply
+        if isinstance(body, bytes):
             usage = usage_in(body) if count.call.is_metered else None
             # What is only claimed teaches nothing: it would be expected of the next, and a little more.
             self.end(count, usage or (count.claimed if count.call.is_metered else None), is_whole=usage is not None)
         else:
-            body = MeteredBody(body, self, count, is_stream=media_type(reply.headers) == "text/event-stream")
-        headers, plan = reply.headers, count.plan
-        if plan is not None and (plan.requests or plan.tokens or plan.of_model):
-            headers = [pair for pair in headers if pair[0] not in RATE_LIMITS]
-            headers += told_of(plan, count.grant)
-        if headers is reply.headers and body is reply.body:
+            is_stream = media_type(reply.headers) == "text/event-stream"
+            body = MeteredBody(
+                body, partial(self._ended, count, is_stream), lines=_lines(count.call) if is_stream else 0
+            )
+        if count.is_told:
+            if told := count.quota:
+                return Reply(reply.status, reply.headers, body, reply.deployment, reply.adaptations, told)
+            reply = _retold(reply, ())
+        elif body is reply.body:
             return reply
-        return Reply(reply.status, headers, body, reply.deployment, reply.adaptations)
+        return structs.replace(reply, body=body)
+
+    def _ended(
+        self, count: Count, is_stream: bool, told: Usage | None, events: int, is_error: bool, is_whole: bool
+    ) -> None:
+        """A body has ended, or nobody reads on.
+
+        Where it did not say what it took, it is as many tokens as events have gone on: Azure puts one into each.
+        """
+        usage, call = told, count.call
+        if not call.is_metered:
+            usage = None
+        elif told is None and (not is_stream or goes_on(call.body)):
+            usage = count.claimed
+        elif told is None:
+            prompt = count.line.expectation.usual_prompt(count.prompt or prompt_tokens(call.body))
+            usage = Usage(prompt, events)
+        self.end(count, usage, is_error=is_error, is_whole=is_whole)
 
     def end(self, count: Count, usage: Usage | None, *, is_error: bool = False, is_whole: bool = True) -> None:
         """A call has ended.
@@ -150,127 +224,48 @@ class Meter:
             is_error: whether it failed.
             is_whole: whether its answer came to its end.
         """
-        call, plan = count.call, count.plan
+        call, line = count.call, count.line
         last = call.trail[-1] if call.trail else None
-        deployment = last.deployment if last else None
-        took = cost = 0
+        if last is None:
+            label, price = "-", None
+        elif last.deployment is line.deployment and last.fallback is None:
+            label, price = line.label, line.last_price
+        else:
+            label, price = self._answered(line, last)
+        plan, took, cost = line.plan, 0, 0
         if usage is not None:
             took = usage.prompt + usage.completion
-            if self._prices and last is not None:  # what stood in for a model has its own price
-                cost = self._cost(last.fallback or count.model, last.deployment.name, usage)
+            if price is not None:
+                cost = price.cost(usage)
         if plan is not None:
-            changes = plan.changes(took - count.tokens, cost - count.cost)
-            self.store.settle(count.claims, count.grant, changes)
-        if usage is not None and is_whole and plan is not None and plan.counts_tokens:
-            self.expectations.note(count.model, count.prompt, usage, _choices(call))
+            if count.taken is not None and line.account is not None:
+                line.account.settle(count.taken, took - count.tokens, cost - count.cost)
+            else:
+                self.store.settle(count.claims, count.grant, plan.changes(took - count.tokens, cost - count.cost))
+            if usage is not None and is_whole and plan.counts_tokens:
+                line.expectation.note(count.prompt, usage, _choices(call))
         if self._ledger is not None and call.caller is not None:
-            label = self._label(deployment) if deployment else "-"
             self._ledger.note(call.caller.name, count.model, label, usage, is_error=is_error, cost=cost)
 
-    def _cost(self, model: str, deployment: str, usage: Usage) -> int:
-        price = self._prices.get(model.lower()) or self._prices.get(deployment.lower())
-        return price.cost(usage) if price else 0
-
-    def _label(self, deployment: Deployment) -> str:
-        label = self._labels.get(deployment)
-        if label is None:
-            if len(self._labels) > 1000:  # callers may make up names
-                self._labels.clear()
-            label = self._labels[deployment] = deployment.label
-        return label
+    def _answered(self, line: Line, last: Attempt) -> tuple[str, Price | None]:
+        """What the deployment that was asked last is called where it is counted, and what its tokens cost."""
+        deployment = last.deployment
+        own = self._prices.get(deployment.name.lower())
+        if last.fallback is not None:  # what stood in for a model has its own price
+            return deployment.label, self._prices.get(last.fallback.lower()) or own
+        line.deployment, line.label, line.last_price = deployment, deployment.label, line.price or own
+        return line.label, line.last_price
 
 
-class MeteredBody:
-    """A body as it arrives (`ByteStream`), whose call is settled when it has ended, or when nobody reads on.
+def _retold(reply: Reply, quota: Headers) -> Reply:
+    """A reply that tells of our limits, if we know them, but not of the upstream's."""
+    headers = (*[pair for pair in reply.headers if pair[0] not in QUOTA], *quota)
+    return structs.replace(reply, headers=headers)
 
-    What it took it says at its end. Where that does not come, as many tokens are taken for granted as
-    events have gone on: Azure puts one into each.
-    """
 
-    __slots__ = ("_body", "_count", "_events", "_held", "_is_stream", "_is_whole", "_meter", "_size", "_tail")
-
-    def __init__(self, body: ByteStream, meter: Meter, count: Count, *, is_stream: bool) -> None:
-        self._body = body
-        self._meter: Meter | None = meter
-        self._count = count
-        self._is_stream = is_stream
-        self._is_whole = False
-        self._held: list[bytes] = []  # chunks that nobody has looked at yet
-        self._tail: deque[bytes] = deque()
-        self._size = 0  # of the tail
-        self._events = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._body:
-                self._held.append(chunk)
-                if len(self._held) >= HELD_CHUNKS:
-                    self._look()
-                yield chunk
-        except UpstreamError:
-            self._end(is_error=True)
-            raise
-        self._is_whole = True
-
-    async def flow(self, sink: Sink) -> Awaitable[object] | None:
-        """Give `sink` each chunk the moment it is there."""
-        held = self._held
-
-        def looked_at(chunk: bytes) -> Awaitable[object] | None:
-            held.append(chunk)
-            if len(held) >= HELD_CHUNKS:
-                self._look()
-            return sink(chunk)
-
-        try:
-            waiting = await self._body.flow(looked_at)
-        except UpstreamError:
-            self._end(is_error=True)
-            raise
-        self._is_whole = waiting is None
-        return waiting
-
-    def _look(self) -> None:
-        """Keep no more of what has come than its end."""
-        come = b"".join(self._held)
-        self._held.clear()
-        self._tail.append(come)
-        self._size += len(come)
-        while self._size - len(self._tail[0]) >= TAIL_BYTES:
-            self._size -= len(self._tail.popleft())
-        if self._is_stream:  # else its tokens cannot be told from its bytes
-            self._events += come.count(b"data:")
-
-    def expect_end(self) -> None:
-        """Only the end of the body is still to come."""
-        self._is_whole = True
-        self._body.expect_end()
-
-    def _end(self, *, is_error: bool = False) -> None:
-        meter, self._meter = self._meter, None
-        if meter is None:
-            return
-        count, told, usage = self._count, None, None
-        if count.call.is_metered:
-            self._look()
-            told = usage_at_end(b"".join(self._tail), is_stream=self._is_stream)
-            usage = told or self._relayed(meter.expectations)
-        meter.end(count, usage, is_error=is_error, is_whole=told is not None and self._is_whole)
-
-    def _relayed(self, expectations: Expectations) -> Usage:
-        """What an answer has taken that did not say so."""
-        count = self._count
-        if not self._is_stream or goes_on(count.call.body):
-            return count.claimed
-        about = count.prompt or prompt_tokens(count.call.body)
-        return Usage(expectations.usual_prompt(count.model, about), self._events)
-
-    async def aclose(self) -> None:
-        """Let go of the connection behind it."""
-        try:
-            self._end()
-        finally:
-            await self._body.aclose()
+def _lines(call: Call) -> int:
+    """How many lines an event has: that of an answer of the Responses API has a name."""
+    return 3 if call.operation == "responses" else 2
 
 
 def _choices(call: Call) -> int:

@@ -13,7 +13,7 @@ import msgspec
 from starlette.types import Message, Send
 
 from chat_api.errors import GatewayError, StreamBroken, UpstreamError, openai_body
-from chat_api.headers import media_type, relayed, relayed_verbatim
+from chat_api.headers import media_type, relayed, relayed_verbatim, relayed_whole
 from chat_api.pace import Pace, turns
 from chat_api.refusals import no_events, read_refusal
 from chat_api.repair import EventRepair
@@ -41,10 +41,12 @@ EVENT_STREAM: Headers = (
 async def pass_whole(reply: Reply, send: Send, *, head_only: bool = False) -> None:
     """Send a reply whose body is there."""
     assert isinstance(reply.body, bytes)  # noqa: S101 - the caller saw to it
-    headers = [pair for pair in relayed_verbatim(reply.headers) if head_only or pair[0] != b"content-length"]
-    if not head_only and reply.status != 204:
-        headers.append((b"content-length", b"%d" % len(reply.body)))
-    await send_whole(send, reply.status, headers, b"" if head_only else reply.body)
+    if head_only:
+        return await send_whole(send, reply.status, relayed_verbatim(reply.headers, reply.quota), b"")
+    headers = relayed_whole(reply.headers, reply.quota)
+    if reply.status != 204:
+        headers = (*headers, (b"content-length", b"%d" % len(reply.body)))
+    return await send_whole(send, reply.status, headers, reply.body)
 
 
 async def send_whole(send: Send, status: int, headers: Headers, body: bytes) -> None:
@@ -61,7 +63,8 @@ async def pass_bytes(reply: Reply, send: Send) -> None:
     """
     body = reply.body
     assert not isinstance(body, bytes)  # noqa: S101 - the caller saw to it
-    await send({"type": "http.response.start", "status": reply.status, "headers": relayed_verbatim(reply.headers)})
+    headers = relayed_verbatim(reply.headers, reply.quota)
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     try:
         while (waiting := await body.flow(lambda chunk: _sending(send(_part(chunk))))) is not None:
             await waiting
@@ -150,7 +153,7 @@ class EventPassage:
         if not self.has_begun:
             self.has_begun = True
             self._is_sending = True
-            await self._send(_head((*EVENT_STREAM, *relayed(reply.headers))))
+            await self._send(_head((*EVENT_STREAM, *relayed(reply.headers, reply.quota))))
             self._is_sending = False
             self.keep_open()
         try:

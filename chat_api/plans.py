@@ -5,13 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from msgspec import Struct
-
 from chat_api.callers import ANY_MODEL, Caller, ClientKey, by_key
-from chat_api.counting import FIXED, Claim, Counter, Rate
+from chat_api.counting import FIXED, Claim, Counter, Counters, Rate
 
 MONTH_SECONDS = 32 * 86400  # a budget's counter is called after its month: it need only outlast it
-MAX_PLANS = 4096  # callers may name models that nobody has configured, and come from anywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +23,23 @@ class Limits:
     strategy: str = FIXED
 
 
-class Plan(Struct, frozen=True):
+class Plan(Counters, frozen=True):
     """What is counted for one caller who calls one route with one model. Its claims lack only the numbers."""
 
     caller: Caller
-    requests: tuple[Counter, ...]
-    tokens: tuple[Counter, ...]
-    budget: tuple[Counter, ...]
-    max_parallel: int
     model: str
-    of_model: tuple[Counter, ...]
     ends: float  # when it is not right any more: the month is over
     counts_tokens: bool  # whether anybody asks how many a call takes
     most_tokens: int | None  # the smallest of its limits in tokens
-    request_charges: tuple[tuple[Counter, int], ...]  # the part of its claims that is always the same
-    model_subject: str
 
     def claims(self, tokens: int, cost: int) -> tuple[Claim, ...]:
         """What a call claims that may take so many tokens, and cost so much."""
-        charges = [*self.request_charges]
+        charges = [(counter, 1) for counter in self.requests]
         for counter in self.tokens:
             charges.append((counter, tokens))
         for counter in self.budget:
             charges.append((counter, cost))
-        own = Claim(self.caller.subject, tuple(charges), self.max_parallel)
+        own = Claim(self.subject, tuple(charges), self.max_parallel)
         if not self.of_model:
             return (own,)
         return own, Claim(self.model_subject, tuple([(counter, tokens) for counter in self.of_model]))
@@ -63,7 +53,7 @@ class Plan(Struct, frozen=True):
 
 
 class Planner:
-    """Finds what is counted for a call. Pure, but for what it remembers.
+    """Finds what is counted for a call.
 
     Args:
         limits: what the settings say.
@@ -75,7 +65,10 @@ class Planner:
         self._limits = limits
         self._wall = wall
         self._of_model = {model.lower(): rates for model, rates in limits.of_model.items()}  # Azure knows no case
-        self._plans: dict[tuple[str, str, str], Plan | None] = {}
+
+    def place(self, route: str) -> str:
+        """The route, if it has limits of its own; else "", as all others are counted together."""
+        return route if route in self._limits.of_route else ""
 
     def plan(self, caller: Caller, route: str, model: str) -> Plan | None:
         """What is counted for a caller's call; None if nothing is.
@@ -85,25 +78,8 @@ class Planner:
             route: the path that is called, in OpenAI's words: "/v1/chat/completions"; "" where none has limits.
             model: what it calls for; "" if it calls for none.
         """
-        place = (caller.subject, route if route in self._limits.of_route else "", model)
-        try:
-            plan = self._plans[place]
-        except KeyError:
-            pass
-        else:
-            if plan is None or self._wall() < plan.ends:
-                return plan
-        if len(self._plans) >= MAX_PLANS:
-            del self._plans[next(iter(self._plans))]
-        plan = self._plans[place] = self._planned(caller, route, model)
-        return plan
-
-    def _planned(self, caller: Caller, route: str, model: str) -> Plan | None:
         limits, key, name = self._limits, caller.key, model.lower()
-        own = key.requests if key and key.requests is not None else None
-        of_route = limits.of_route.get(route)
-        general = () if own is None and of_route is not None else limits.requests if own is None else own
-        requests = [*self._counters(f"requests {route}", of_route or ()), *self._counters("requests", general)]
+        requests = self._requests(key, route)
         tokens: list[Counter] = []
         if model:
             of_key = {asked.lower(): rates for asked, rates in key.tokens.items()} if key else {}
@@ -119,11 +95,26 @@ class Planner:
             return None
         counts_tokens = bool(tokens or budget or of_model)
         most = min((counter.limit for counter in (*tokens, *of_model)), default=None)
-        counted = (tuple(requests), tuple(tokens), budget)
-        charges = tuple((counter, 1) for counter in requests)
         return Plan(
-            caller, *counted, parallel, name, tuple(of_model), ends, counts_tokens, most, charges, f"model {name}"
+            subject=caller.subject,
+            max_parallel=parallel,
+            requests=tuple(requests),
+            tokens=tuple(tokens),
+            budget=budget,
+            model_subject=f"model {name}",
+            of_model=tuple(of_model),
+            caller=caller,
+            model=name,
+            ends=ends,
+            counts_tokens=counts_tokens,
+            most_tokens=most,
         )
+
+    def _requests(self, key: ClientKey | None, route: str) -> list[Counter]:
+        own = key.requests if key and key.requests is not None else None
+        of_route = self._limits.of_route.get(route)
+        general = () if own is None and of_route is not None else self._limits.requests if own is None else own
+        return [*self._counters(f"requests {route}", of_route or ()), *self._counters("requests", general)]
 
     def _counters(self, name: str, rates: tuple[Rate, ...]) -> list[Counter]:
         least: dict[int, int] = {}

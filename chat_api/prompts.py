@@ -28,6 +28,7 @@ class ChatPrompt:
     stream: bool
     defaulted: frozenset[str]  # parameters in `body` that are the environment's
     asks_usage: bool = False  # whether a stream is to tell what it took
+    most_tokens: int | None = None  # that the answer may have; None if it is not said
 
 
 def build(given: Given, defaults: Mapping[str, Any]) -> ChatPrompt:
@@ -53,8 +54,16 @@ def build(given: Given, defaults: Mapping[str, Any]) -> ChatPrompt:
         model=model,
         stream=parameters.get("stream") is True,
         defaulted=frozenset(filled) - {"stream"},  # what the answer looks like is not up for adaptation
+        most_tokens=_most_tokens(parameters),
         asks_usage="stream_options" in own and asks_usage(msgspec.json.encode(own["stream_options"])),
     )
+
+
+def _most_tokens(parameters: Mapping[str, Any]) -> int | None:
+    stated = [parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    numbers = [number for number in stated if type(number) is int and number >= 0]
+    n = parameters.get("n")
+    return max(numbers) * (n if type(n) is int and n > 0 else 1) if numbers else None
 
 
 class _Message(msgspec.Struct):

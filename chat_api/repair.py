@@ -29,6 +29,7 @@ TERMINAL = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.cancelled", "error"}
 )  # the events of the Responses API after which nothing comes
 END = b"data: [DONE]\n\n"
+_NO_USAGE_AT_END = NO_USAGE + b"}\n\n"
 
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _TOLD = re.compile(rb"response\.(?:completed|failed|incomplete|cancelled)")
@@ -94,7 +95,9 @@ class EventRepair:
             chunk = self._whole(chunk)
         elif self._is_under_way:
             if self._hides_usage:
-                chunk = chunk.replace(NO_USAGE, b"")
+                if not chunk.endswith(_NO_USAGE_AT_END) or chunk.find(b"\n", 0, -2) >= 0:
+                    return self._followed(chunk)
+                chunk = chunk[: -len(_NO_USAGE_AT_END)] + b"}\n\n"  # one event, that tells none
             if not self._is_of_interest(chunk):
                 return chunk  # as nearly all are
         return self._followed(chunk) if chunk else b""
@@ -138,7 +141,9 @@ class EventRepair:
             self._is_under_way = self._compat is None
         if self._hides_usage:
             whole = whole.replace(NO_USAGE, b"")
-        if self._compat is None and not self._is_of_interest(whole):
+        if self._compat is None and not (
+            self._is_of_interest(whole) or (self._hides_usage and whole.find(b'"usage"') >= 0)
+        ):
             return whole
         passed = []
         for raw in split_events(whole):
@@ -161,8 +166,6 @@ class EventRepair:
         With `in` Python would first take what is looked for as a number, and make the message of an error of that.
         """
         if whole.find(b"[DONE]") >= 0 or whole.find(b"error") >= 0:
-            return True
-        if self._hides_usage and whole.find(b'"usage"') >= 0 and _tells_usage(whole):
             return True
         return (_TOLD if self._is_responses else _FINISHED).search(whole) is not None
 
@@ -187,11 +190,6 @@ class EventRepair:
         for choice in chunk.choices or ():
             if choice.finish_reason:
                 self._finished.add(choice.index or 0)
-
-
-def _tells_usage(whole: bytes) -> bool:
-    """Whether an event in it may say what a chat took: so it is written, with a space or without."""
-    return b'"usage":{' in whole or b'"usage": {' in whole
 
 
 def _event(raw: bytes) -> Event | None:

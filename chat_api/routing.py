@@ -21,6 +21,10 @@ class Routing(NamedTuple):
     stream: bool = False
     choices: int = 1
     asks_usage: bool = False  # whether a stream is to tell what it took
+    most_tokens: int | None = None  # that the answer may have, over all its choices; None if it is not said
+
+
+_UNSAID = Raw()
 
 
 class _Body(msgspec.Struct):
@@ -31,10 +35,15 @@ class _Body(msgspec.Struct):
     n: Raw = Raw()
     prompt: Raw = Raw()
     stream_options: Raw = Raw()
+    best_of: Raw = Raw()
+    max_tokens: Raw = _UNSAID
+    max_completion_tokens: Raw = _UNSAID
+    max_output_tokens: Raw = _UNSAID
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
 _decode_name = msgspec.json.Decoder(str).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -57,7 +66,14 @@ def read_routing(body: bytes) -> Routing:
         raise RequestError(f"the body is not JSON: {reason}", code="invalid_json") from None
     is_stream = bytes(parsed.stream) == b"true"
     options = bytes(parsed.stream_options) if is_stream else b""
-    return Routing(_model(bytes(parsed.model)), is_stream, _choices(parsed), bool(options) and asks_usage(options))
+    is_limited = not parsed.max_tokens is parsed.max_completion_tokens is parsed.max_output_tokens is _UNSAID
+    return Routing(
+        _model(bytes(parsed.model)),
+        is_stream,
+        _choices(parsed),
+        bool(options) and asks_usage(options),
+        _most_tokens(parsed) if is_limited else None,
+    )
 
 
 def asks_usage(stream_options: bytes) -> bool:
@@ -127,6 +143,29 @@ def _choices(parsed: _Body) -> int:
     if n in (b"", b"null"):
         return 1
     return int(n) if re.fullmatch(rb"[1-9][0-9]{0,7}", n) else COUNTLESS  # however else it is spelled (2.0, 2e0)
+
+
+def _most_tokens(parsed: _Body) -> int | None:
+    limits = (parsed.max_tokens, parsed.max_completion_tokens, parsed.max_output_tokens)
+    stated = [number for raw in limits if (number := _number(raw)) is not None]
+    each = max(_number(parsed.n) or 1, _number(parsed.best_of) or 1)
+    return max(stated) * each * _prompts(bytes(parsed.prompt)) if stated else None
+
+
+def _number(raw: Raw) -> int | None:
+    text = bytes(raw)
+    return int(text[:18]) if text.isdigit() else None
+
+
+def _prompts(prompt: bytes) -> int:
+    """How many prompts a legacy completion has; one may be a list of tokens."""
+    if not prompt.startswith(b"["):
+        return 1
+    try:
+        prompts = _decode_list(prompt)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return 1
+    return sum(bytes(one)[:1] in (b'"', b"[") for one in prompts) or 1
 
 
 def _model(raw: bytes) -> str | None:

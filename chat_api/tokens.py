@@ -1,20 +1,14 @@
 """Tokens: how many a call may take, before anybody knows, and how many an answer says that it took. Pure."""
 
-import math
 import re
 
 import msgspec
-from msgspec import Raw
 
 from chat_api.counting import Usage
 from chat_api.types import Body
 
 CHARS_PER_TOKEN = 4
 FILE_TOKENS = 1000  # of an image or a sound within a prompt, whatever its size
-FIRST_GUESS = 500  # tokens of an answer, while none has been seen
-FIRST_DENSITY = 2.0  # times as many tokens as a prompt's size lets expect: there are languages, and codes
-WEIGHT = 0.1  # of the last answer in what is expected of the next
-MAX_LEARNED = 1000  # models
 MAX_USAGE_BYTES = 2048  # at the end of an answer, in which it is looked for first
 
 # Base64 without a space, its slashes escaped or not: words are no file, whatever they begin with.
@@ -25,18 +19,6 @@ _LAST_MEMBER = b',"usage":{'
 _USAGE = b'"usage"'
 _MEMBER = re.compile(rb'"usage"\s*:')
 _TAIL = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
-
-
-_UNSAID = Raw()
-
-
-class _Asked(msgspec.Struct):
-    max_tokens: Raw = _UNSAID
-    max_completion_tokens: Raw = _UNSAID
-    max_output_tokens: Raw = _UNSAID
-    n: Raw = Raw()
-    best_of: Raw = Raw()
-    prompt: Raw = Raw()
 
 
 class _Background(msgspec.Struct):
@@ -68,9 +50,7 @@ class _Event(_Answer):
     response: _Answer | None = None
 
 
-_decode_asked = msgspec.json.Decoder(_Asked).decode
 _decode_background = msgspec.json.Decoder(_Background).decode
-_decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_usage = msgspec.json.Decoder(_Usage).decode
@@ -88,22 +68,6 @@ def prompt_tokens(body: bytes | Body) -> int:
     return max(-(-(size - sum(files)) // CHARS_PER_TOKEN), body.count(b" ")) + FILE_TOKENS * len(files)
 
 
-def most_completion_tokens(body: bytes | Body) -> int | None:
-    """How many tokens the answer may have at the most, over all its choices; None if the body does not say."""
-    if not isinstance(body, bytes):
-        return None
-    try:
-        asked = _decode_asked(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    if asked.max_tokens is asked.max_completion_tokens is asked.max_output_tokens is _UNSAID:
-        return None
-    stated = [_number(raw) for raw in (asked.max_tokens, asked.max_completion_tokens, asked.max_output_tokens)]
-    numbers = [number for number in stated if number is not None]
-    each = max(_number(asked.n) or 1, _number(asked.best_of) or 1)
-    return max(numbers) * each * _prompts(bytes(asked.prompt)) if numbers else None
-
-
 def goes_on(body: bytes | Body) -> bool:
     """Whether the answer is made in the background: it goes on though nobody listens, and is read later."""
     if not isinstance(body, bytes) or b"background" not in body:
@@ -112,22 +76,6 @@ def goes_on(body: bytes | Body) -> bool:
         return _decode_background(body).background is True
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-
-
-def _number(raw: Raw) -> int | None:
-    text = bytes(raw)
-    return int(text[:18]) if text.isdigit() else None
-
-
-def _prompts(prompt: bytes) -> int:
-    """How many prompts a legacy completion has; one may be a list of tokens."""
-    if not prompt.startswith(b"["):
-        return 1
-    try:
-        prompts = _decode_list(prompt)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return 1
-    return sum(bytes(one)[:1] in (b'"', b"[") for one in prompts) or 1
 
 
 def usage_in(answer: bytes) -> Usage | None:
@@ -185,79 +133,14 @@ def _last_event(tail: bytes) -> _Event | None:
 def _usage(told: _Usage | None) -> Usage | None:
     if told is None:
         return None
-    if told.prompt_tokens is None and told.input_tokens is None:
+    if told.prompt_tokens is not None:  # a chat's
+        prompt, completion, details = told.prompt_tokens, told.completion_tokens or 0, told.prompt_tokens_details
+    elif told.input_tokens is not None:
+        prompt, completion, details = told.input_tokens, told.output_tokens or 0, told.input_tokens_details
+    else:
         return None
-    prompt = told.prompt_tokens or told.input_tokens or 0
-    completion = told.completion_tokens or told.output_tokens or 0
-    details = told.prompt_tokens_details or told.input_tokens_details
-    cached = (details.cached_tokens or 0) if details else 0
+    cached = (details.cached_tokens or 0) if details is not None else 0
     if prompt < 0 or completion < 0 or not 0 <= cached <= prompt:
         prompt, completion = max(0, prompt), max(0, completion)
         cached = min(max(0, cached), prompt)
     return Usage(prompt, completion, cached)
-
-
-class Averages:
-    """What was seen of each model so far, and so what the next call may be.
-
-    That is the average and twice the usual distance from it: fewer than one call in twenty is more,
-    and what is too much is given back when the answer has ended.
-
-    Args:
-        first: what is expected while nothing has been seen.
-    """
-
-    def __init__(self, first: float) -> None:
-        self._first = first
-        self._of_model: dict[str, tuple[float, float]] = {}
-
-    def expected(self, model: str) -> float:
-        """What the next call of a model may be."""
-        known = self._of_model.get(model)
-        return self._first if known is None else known[0] + 2 * known[1]
-
-    def average(self, model: str) -> float | None:
-        """What the calls of a model were; None while nothing has been seen."""
-        known = self._of_model.get(model)
-        return None if known is None else known[0]
-
-    def note(self, model: str, seen: float) -> None:
-        """A call was that."""
-        known = self._of_model.get(model)
-        if known is None:
-            if len(self._of_model) >= MAX_LEARNED:
-                del self._of_model[next(iter(self._of_model))]
-            self._of_model[model] = (float(seen), seen / 2)
-            return
-        mean, distance = known
-        self._of_model[model] = (
-            mean + WEIGHT * (seen - mean),
-            distance + WEIGHT * (abs(seen - mean) - distance),
-        )
-
-
-class Expectations:
-    """How many tokens calls may take, learned from those that said so."""
-
-    def __init__(self) -> None:
-        self._answers = Averages(FIRST_GUESS)
-        self._densities = Averages(FIRST_DENSITY)
-
-    def of_prompt(self, model: str, about: int) -> int:
-        """How many tokens a prompt may be that is `about` so many by its size."""
-        return int(about * min(max(self._densities.expected(model), 1.0), CHARS_PER_TOKEN))
-
-    def usual_prompt(self, model: str, about: int) -> int:
-        """How many tokens such a prompt mostly is; what its size lets expect while nothing is known."""
-        average = self._densities.average(model)
-        return about if average is None else math.ceil(about * average)
-
-    def of_answer(self, model: str) -> int:
-        """How many tokens an answer may have."""
-        return max(1, math.ceil(self._answers.expected(model)))
-
-    def note(self, model: str, about: int, usage: Usage, choices: int) -> None:
-        """A call was this: of a prompt that was `about` so many tokens by its size, over so many choices."""
-        self._answers.note(model, usage.completion // choices)
-        if about:  # no byte is more than a token: what is beyond that was not in the call, but referred to
-            self._densities.note(model, min(usage.prompt / about, CHARS_PER_TOKEN))

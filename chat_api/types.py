@@ -175,6 +175,7 @@ class Call(Struct, frozen=True):
     caller: Caller | None = None  # who asks, where anybody wants to know
     is_metered: bool = False  # whether what its answer took is counted
     asks_usage: bool = False  # whether the caller wants to be told that in a stream
+    most_tokens: int | None = None  # that the answer may have, over all its choices; None if it is not said
     trail: list[Attempt] = field(default_factory=list)  # who was asked so far, in order
 
     @property
@@ -250,6 +251,7 @@ class Reply(Struct, frozen=True):
     body: bytes | ByteStream
     deployment: Deployment
     adaptations: tuple[Adaptation, ...] = ()
+    quota: Headers = ()  # `x-ratelimit-*` of ours, which go on instead of the upstream's
 
 
 class UpstreamResponse(Protocol):

@@ -61,62 +61,63 @@ class Window:
 
 
 class FixedWindow(Window):
-    """Begins with its first charge. Its stamp is that time."""
+    """Begins with its first charge. Its stamp is that time; it ends at 0 before, and once all was given back."""
 
-    __slots__ = ("_count", "_ends", "_stamp")
+    __slots__ = ("count", "ends", "stamp")
 
     def __init__(self, seconds: int) -> None:
         super().__init__(seconds)
-        self._stamp = self._count = self._ends = 0
+        self.stamp = self.count = self.ends = 0
 
     def take(self, amount: int, limit: int, now: int) -> Reading | None:
         """Charge so much, as every window does, with fewer calls."""
-        count = self.look(now) if now >= self._ends or now + self._length < self._ends else self._count
+        count = self.look(now) if now >= self.ends or now + self._length < self.ends else self.count
         left = limit - count - amount
         if left < (0 if amount else 1):
             return None
         if not count:
             if not amount:
                 return Reading(left, 0.0)
-            self._stamp = now
-            self._ends = now + self._length
-        self._count = count + amount
-        return Reading(left, (self._ends - now) / 1000, self._stamp)
+            self.stamp = now
+            self.ends = now + self._length
+        self.count = count + amount
+        return Reading(left, (self.ends - now) / 1000, self.stamp)
 
     def look(self, now: int) -> int:
         """Forget what has left the window; how much is used up."""
-        if self._count:
-            if now >= self._ends:
-                self._count = 0
-            elif self._ends > now + 2 * self._length:  # the clock went back, by more than a little
-                self._ends = now + self._length
-        return self._count
+        if self.count:
+            if now >= self.ends:
+                self.count = 0
+            elif self.ends > now + 2 * self._length:  # the clock went back, by more than a little
+                self.ends = now + self._length
+        return self.count
 
     def charge(self, amount: int, now: int) -> int:
         """Count so much more; the stamp of where."""
-        if not self._count:
+        if not self.count:
             if not amount:
                 return 0
-            self._stamp = now
-            self._ends = now + self._length
-        self._count += amount
-        return self._stamp
+            self.stamp = now
+            self.ends = now + self._length
+        self.count += amount
+        return self.stamp
 
     def correct(self, stamp: int, change: int, now: int) -> None:
         """Count so much more, or less, where the stamp says; if that is gone, only more counts, and counts now."""
-        count = self.look(now) if now >= self._ends or now + self._length < self._ends else self._count
-        if count and stamp == self._stamp:
-            self._count = count + change if count + change > 0 else 0
+        count = self.look(now) if now >= self.ends or now + self._length < self.ends else self.count
+        if count and stamp == self.stamp:
+            self.count = max(0, count + change)
+            self.ends *= self.count > 0
         elif change > 0:
             self.charge(change, now)
 
     def reset_ms(self, now: int) -> int:
         """How long until nothing of it is used up, if nothing more is charged."""
-        return self._ends - now if self._count else 0
+        return self.ends - now if self.count else 0
 
     def wait_ms(self, amount: int, limit: int, now: int) -> int:
         """How long until a charge fits that does not now; as long as the window is, if it never does."""
-        return self.reset_ms(now) if amount <= limit and self._count else self._length
+        return self.reset_ms(now) if amount <= limit and self.count else self._length
 
 
 class ElasticWindow(FixedWindow):
@@ -132,7 +133,7 @@ class ElasticWindow(FixedWindow):
 
     def touch(self, now: int) -> None:
         """A call has come, whether it was admitted or not."""
-        self._ends = max(self._ends, now + self._length)
+        self.ends = max(self.ends, now + self._length)
 
 
 class MovingWindow(Window):

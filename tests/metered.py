@@ -11,10 +11,12 @@ from msgspec import structs
 from chat_api.callers import ClientKey, digest_of
 from chat_api.counting import Amounts, Price, Store
 from chat_api.errors import GatewayError
+from chat_api.headers import relayed
 from chat_api.ledger import Ledger
 from chat_api.metering import Meter
 from chat_api.models import Models
 from chat_api.plans import Limits, Planner
+from chat_api.routing import read_routing
 from chat_api.stores.memory import MemoryStore
 from chat_api.types import Call, Reply, Secret
 from tests.relays import gateway_of, known
@@ -44,7 +46,8 @@ def chat(body: bytes = CHAT, *, presents: str | None = None, model: str | None =
 def limiting(tokens: int, max_tokens: int, more: bytes = b"", **fields: Any) -> Call:
     """A chat that is about so many tokens, and says how many the answer may have, and more."""
     body = b'{"max_tokens":%d%b,"x":"' % (max_tokens, more)
-    return chat(body + b"x" * (4 * tokens - len(body) - 2) + b'"}', **fields)
+    body += b"x" * (4 * tokens - len(body) - 2) + b'"}'
+    return chat(body, **{"most_tokens": read_routing(body).most_tokens, **fields})
 
 
 class Counted:
@@ -151,6 +154,7 @@ def statuses(told: Sequence[Reply | GatewayError]) -> list[int]:
 def rate_limits(told: Reply | GatewayError) -> dict[str, str]:
     """What it tells of limits."""
     prefix = b"x-ratelimit-"
-    pairs = [(name[len(prefix) :].decode(), value.decode()) for name, value in told.headers if name.startswith(prefix)]
+    headers = relayed(told.headers, told.quota) if isinstance(told, Reply) else told.headers
+    pairs = [(name[len(prefix) :].decode(), value.decode()) for name, value in headers if name.startswith(prefix)]
     assert len(dict(pairs)) == len(pairs)
     return dict(pairs)

@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from chat_api import metering
 from chat_api.callers import ANY_MODEL
 from chat_api.counting import Amounts, Claim, Grant, Price, Rate, Reading, Usage
 from chat_api.errors import ConnectError, GatewayError, RateLimited, StoreDown, UpstreamError
-from chat_api.metering import HELD_CHUNKS, TAIL_BYTES, Count, Meter, MeteredBody
+from chat_api.expectations import FIRST_DENSITY, FIRST_GUESS
+from chat_api.metered_body import HELD_CHUNKS, TAIL_BYTES, MeteredBody
+from chat_api.metering import Meter
 from chat_api.models import Models
 from chat_api.plans import Limits, Planner
-from chat_api.tokens import FIRST_DENSITY, FIRST_GUESS, Expectations
 from chat_api.types import Call, Deployment, Reply
 from tests.metered import ADDRESS, BEGIN, CHAT, Counted, chat, key, limiting, rate_limits, run, statuses
 from tests.scripted import Said, deployment, settled
@@ -235,8 +237,8 @@ def test_chunks_that_flow(
 
 def expected(front: Counted) -> tuple[int, int]:
     """What is expected of the next plain chat: its prompt, and its answer."""
-    expectations = front.meter.expectations
-    return expectations.of_prompt("m", 10), expectations.of_answer("m")
+    expectation = front.meter.expectations.of("m")
+    return expectation.of_prompt(10), expectation.of_answer()
 
 
 def test_stream_that_is_left_at_its_end() -> None:
@@ -688,7 +690,7 @@ def test_budget_begins_anew_with_the_month() -> None:
     async def calls() -> list[int]:
         await asyncio.sleep(december - 10 - front.wall())
         told = [await front.told(call)]
-        task = asyncio.ensure_future(front.told(structs.replace(call, body=chat().body, trail=[])))
+        task = asyncio.ensure_future(front.told(chat(presents="poor")))
         await settled()
         refused_call = await front.told(structs.replace(call, trail=[]))
         assert dict(refused_call.headers)[b"retry-after"] == b"10"
@@ -696,7 +698,7 @@ def test_budget_begins_anew_with_the_month() -> None:
         told += [refused_call, await front.told(structs.replace(call, trail=[])), await task]
         return statuses(told)
 
-    front.meter.expectations.note("m", 10, Usage(10, 20), 1)
+    front.meter.expectations.of("m").note(10, Usage(10, 20), 1)
     assert run(calls()) == [200, 429, 200, 200]
     assert front.used("key poor") == {"cost 2026-11": COST + 7018, "cost 2026-12": COST}
 
@@ -801,6 +803,9 @@ class Waiting:
     def __init__(self, grant: Grant | Exception) -> None:
         self._grant = grant
         self.settled: list[tuple[Grant, list[int]]] = []
+
+    def account(self, counters: Any) -> None:
+        """It is always to be asked."""
 
     async def admit(self, claims: Any) -> Grant:
         """Wait for a second."""
@@ -949,22 +954,10 @@ class Pieces:
         self.calls.append("aclose")
 
 
-class Noting(Meter):
-    """A meter that only notes what calls took."""
-
-    def __init__(self) -> None:
-        self.expectations = Expectations()
-        self.took: list[tuple[Usage | None, bool]] = []
-
-    def end(self, count: Count, usage: Usage | None, *, is_error: bool = False, is_whole: bool = True) -> None:
-        """Note it."""
-        self.took.append((usage, is_whole))
-
-
-def metered(pieces: list[bytes], *, flows: bool, is_stream: bool = True) -> tuple[bytes, Usage | None, bool]:
-    """What goes on of a body in pieces, what it took and whether it was whole."""
-    meter = Noting()
-    body = MeteredBody(Pieces(list(pieces)), meter, Count(chat(), "m", None), is_stream=is_stream)
+def metered(pieces: list[bytes], *, flows: bool, is_stream: bool = True) -> tuple[bytes, Usage | None, int, bool]:
+    """What goes on of a body in pieces, what it says that it took, its events, and whether it was whole."""
+    told: list[tuple[Any, ...]] = []
+    body = MeteredBody(Pieces(list(pieces)), lambda *ended: told.append(ended), lines=2 * is_stream)
     taken: list[bytes] = []
 
     async def read() -> None:
@@ -976,8 +969,9 @@ def metered(pieces: list[bytes], *, flows: bool, is_stream: bool = True) -> tupl
         await body.aclose()
 
     asyncio.run(read())
-    ((usage, is_whole),) = meter.took
-    return b"".join(taken), usage, is_whole
+    ((usage, events, is_error, is_whole),) = told
+    assert not is_error
+    return b"".join(taken), usage, events, is_whole
 
 
 WORDS = st.text(max_size=20) | st.sampled_from(
@@ -1004,38 +998,29 @@ def test_any_split_counts_the_same(words: list[str], tells: bool, sizes: list[in
         at += size
         if at >= len(raw):
             break
-    out, usage, is_whole = metered(pieces, flows=flows)
+    out, usage, events, is_whole = metered(pieces, flows=flows)
     assert out == raw
-    assert usage is not None
-    if tells:
-        assert (usage, is_whole) == (Usage(11, 7), True)
-    else:  # a mark that two pieces share is missed; one that a model says is counted
-        assert not is_whole
-        assert usage.prompt == 10
-        assert len(words) + 1 - len(pieces) < usage.completion <= len(words) + 1 + raw.count(b"data: ")
+    assert (usage, is_whole) == ((Usage(11, 7), True) if tells else (None, False))
+    assert events == len(chunks) + 1
 
 
 def test_body_behind_is_told() -> None:
     """That only the end is still to come, and that nobody reads on, is told to the body behind."""
-    behind, meter = Pieces([]), Noting()
-    body = MeteredBody(behind, meter, Count(chat(), "m", None), is_stream=True)
+    behind, told = Pieces([]), list[Any]()
+    body = MeteredBody(behind, lambda *ended: told.append(ended), lines=2)
     body.expect_end()
     asyncio.run(body.aclose())
     asyncio.run(body.aclose())
     assert behind.calls == ["expect_end", "aclose", "aclose"]
-    assert len(meter.took) == 1
+    assert told == [(None, 0, False, False)]
 
 
 @pytest.mark.parametrize("size", [1000, TAIL_BYTES - 1, TAIL_BYTES, TAIL_BYTES + 1, 10**6])
 def test_only_the_end_is_kept(size: int) -> None:
     """However long an answer is, and in whatever pieces, its end is kept, and no more than that and some pieces."""
     raw = TEXT * 2000 + TOLD + DONE
-    body = MeteredBody(
-        Pieces([raw[at : at + size] for at in range(0, len(raw), size)]),
-        Noting(),
-        Count(chat(), "m", None),
-        is_stream=True,
-    )
+    pieces = [raw[at : at + size] for at in range(0, len(raw), size)]
+    body = MeteredBody(Pieces(list(pieces)), lambda *_: None, lines=2)
 
     async def read() -> None:
         async for _ in body:
@@ -1045,19 +1030,19 @@ def test_only_the_end_is_kept(size: int) -> None:
     asyncio.run(read())
     assert raw.endswith(b"".join(body._tail))
     assert len(b"".join(body._tail)) >= TAIL_BYTES
-    assert metered([raw[at : at + size] for at in range(0, len(raw), size)], flows=True)[1:] == (Usage(11, 7, 4), True)
+    assert metered(pieces, flows=True)[1::2] == (Usage(11, 7, 4), True)
 
 
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
         pytest.param(b'{"data":[%b],' % (b"0.1," * 500_000) + USAGE + b"}", Usage(11, 7, 4), id="json"),
-        pytest.param(b"ID3" + bytes(100_000), Usage(), id="sound"),
-        pytest.param(b'{"data":"data: data: data: ' + b"x" * 50_000, Usage(), id="json-that-breaks"),
+        pytest.param(b"ID3" + bytes(100_000), None, id="sound"),
+        pytest.param(b'{"data":"data: data: data: ' + b"x" * 50_000, None, id="json-that-breaks"),
     ],
 )
-def test_large_answer(raw: bytes, expected: Usage) -> None:
-    """An answer that is too large to be held says at its end what it took, or counts with what was claimed."""
+def test_large_answer(raw: bytes, expected: Usage | None) -> None:
+    """An answer that is too large to be held says at its end what it took, or does not."""
     pieces = [raw[at : at + 65536] for at in range(0, len(raw), 65536)]
     assert metered(pieces, flows=False, is_stream=False)[:2] == (raw, expected)
 
@@ -1066,3 +1051,13 @@ def test_begins_when_it_should() -> None:
     """The clock of these tests is where they think it is."""
     assert datetime.fromtimestamp(BEGIN + 1000, UTC) == datetime(2026, 11, 21, 12, tzinfo=UTC)
     assert len(CHAT) // 4 == 10
+
+
+def test_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers make up models and come from anywhere: what is known of the oldest is forgotten, and found again."""
+    monkeypatch.setattr(metering, "MAX_LINES", 3)
+    limits = Limits(requests=(Rate(10, 60),))
+    front = Counted(limits, models=Models({}, [deployment("a")]), a=[answer()] * 6)
+    assert statuses(front.all_told(*[chat(model=name) for name in "abcdab"])) == [200] * 6
+    assert [model for _, _, model in front.meter._lines] == ["d", "a", "b"]
+    assert front.used()["requests/60"] == 6

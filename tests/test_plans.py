@@ -7,7 +7,7 @@ import pytest
 
 from chat_api.callers import ANY_MODEL, Caller, ClientKey, by_address, by_key
 from chat_api.counting import FIXED, MOVING, Claim, Counter, Rate
-from chat_api.plans import MAX_PLANS, MONTH_SECONDS, Limits, Plan, Planner, budget_counter, month_of, spent
+from chat_api.plans import MONTH_SECONDS, Limits, Plan, Planner, budget_counter, month_of, spent
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
 CHAT = "/v1/chat/completions"
@@ -245,32 +245,10 @@ def test_spent(cost: int, charged: int) -> None:
     assert spent(ClientKey("alice", b"", budget=50), cost, NOW) == Claim("key alice", ((counter, charged),))
 
 
-def test_plan_is_remembered() -> None:
-    """The same call is planned once; another caller, model or route with limits of its own is another."""
+def test_routes_without_limits_are_one() -> None:
+    """A route with limits of its own is counted apart; all others are one."""
     planner = Planner(Limits(requests=(Rate(1, 60),), of_route={CHAT: (Rate(2, 60),)}), wall=lambda: NOW)
-    plan = planner.plan(ADDRESS, "/v1/embeddings", "m")
-    assert planner.plan(ADDRESS, "/v1/embeddings", "m") is plan
-    assert planner.plan(ADDRESS, "/v1/responses", "m") is plan
-    assert planner.plan(ADDRESS, CHAT, "m") is not plan
-    assert planner.plan(by_address("10.0.0.2"), "/v1/embeddings", "m") is not plan
-    assert planner.plan(ADDRESS, "/v1/embeddings", "n") is not plan
-    other_subject = planner.plan(by_key(ClientKey("10.0.0.1", b"")), "/v1/embeddings", "m")
-    assert other_subject is not None
-    assert other_subject.caller.subject == "key 10.0.0.1"
-
-
-def test_plans_are_bounded() -> None:
-    """Callers make up models and come from anywhere: the oldest plans are forgotten, and made again when needed."""
-    planner = Planner(Limits(requests=(Rate(1, 60),)), wall=lambda: NOW)
-    first = planner.plan(ADDRESS, CHAT, "first")
-    for number in range(MAX_PLANS):
-        planner.plan(ADDRESS, CHAT, str(number))
-    assert len(planner._plans) == MAX_PLANS
-    again = planner.plan(ADDRESS, CHAT, "first")
-    assert again is not first
-    assert again is not None
-    assert first is not None
-    assert again.claims(1, 1) == first.claims(1, 1)
+    assert [planner.place(route) for route in (CHAT, "/v1/embeddings", "")] == [CHAT, "", ""]
 
 
 def test_turn_of_the_month() -> None:
@@ -282,14 +260,13 @@ def test_turn_of_the_month() -> None:
     assert old is not None
     assert old.budget[0].name == "cost 2026-12"
     clock[0] += 0.999
-    assert planner.plan(caller, CHAT, "m") is old
-    clock[0] += 0.001
+    assert planner.plan(caller, CHAT, "m") == old
+    assert old.ends == clock[0] + 0.001
+    clock[0] = old.ends
     new = planner.plan(caller, CHAT, "m")
     assert new is not None
     assert new.budget[0].name == "cost 2027-01"
     assert new.claims(1, 1) != old.claims(1, 1)
-    assert planner.plan(caller, CHAT, "m") is new
-    assert len(planner._plans) == 1
 
 
 @pytest.mark.parametrize(

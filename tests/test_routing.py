@@ -310,3 +310,40 @@ def test_with_usage_property(members: dict[str, Any], is_ascii: bool) -> None:
     assert {name: bytes(value) for name, value in after.items()} == {
         name: bytes(value) for name, value in before.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(b'{"max_tokens":100}', 100, id="chat"),
+        pytest.param(b'{"max_completion_tokens":200}', 200, id="reasoning"),
+        pytest.param(b'{"max_output_tokens":300}', 300, id="responses"),
+        pytest.param(b'{"max_tokens":100,"max_completion_tokens":200}', 200, id="the-largest"),
+        pytest.param(b'{"max_tokens":100,"n":3}', 300, id="choices"),
+        pytest.param(b'{"max_tokens":100,"best_of":5}', 500, id="best-of"),
+        pytest.param(b'{"max_tokens":100,"n":3,"best_of":5}', 500, id="best-of-of-which-some"),
+        pytest.param(b'{"max_tokens":100,"n":null}', 100, id="n-null"),
+        pytest.param(b'{"max_tokens":100,"n":0}', 100, id="n-zero-is-the-upstreams-to-refuse"),
+        pytest.param(b'{"max_tokens":0}', 0, id="none"),
+        pytest.param(b'{"max_tokens":1,"max_tokens":2}', 2, id="the-last-of-two"),
+        pytest.param(b'{"max_\\u0074okens":7}', 7, id="escaped-name"),
+        pytest.param(b'{"max_tokens":99999999999}', 99_999_999_999, id="as-many-as-nobody-has"),
+        pytest.param(b'{"max_tokens":%b}' % (b"9" * 5000), 10**18 - 1, id="beyond-sense"),
+        pytest.param(b'{"max_tokens":100,"prompt":"a"}', 100, id="prompt"),
+        pytest.param(b'{"max_tokens":100,"prompt":["a","b","c"],"n":2}', 600, id="prompts"),
+        pytest.param(b'{"max_tokens":100,"prompt":[1,2,3]}', 100, id="prompt-of-tokens"),
+        pytest.param(b'{"max_tokens":100,"prompt":[[1,2],[3]]}', 200, id="prompts-of-tokens"),
+        pytest.param(b'{"max_tokens":100,"prompt":[]}', 100, id="no-prompt"),
+        pytest.param(b"{}", None, id="nothing"),
+        pytest.param(b'{"max_tokens":null}', None, id="null"),
+        pytest.param(b'{"max_tokens":-1}', None, id="below-zero"),
+        pytest.param(b'{"max_tokens":"100"}', None, id="text"),
+        pytest.param(b'{"max_tokens":true}', None, id="true"),
+        pytest.param(b'{"max_tokens":{}}', None, id="object"),
+        pytest.param(b'{"x":{"max_tokens":100}}', None, id="not-within"),
+        pytest.param(b'{"n":3}', None, id="only-choices"),
+    ],
+)
+def test_most_tokens(body: bytes, expected: int | None) -> None:
+    """The most that an answer may have is what the body says, for each choice; nonsense says nothing."""
+    assert read_routing(body).most_tokens == expected

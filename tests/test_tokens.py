@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from chat_api.counting import Usage
 from chat_api.tokens import (
-    CHARS_PER_TOKEN,
     FILE_TOKENS,
-    FIRST_DENSITY,
-    FIRST_GUESS,
-    MAX_LEARNED,
-    Averages,
-    Expectations,
     goes_on,
-    most_completion_tokens,
     prompt_tokens,
     usage_at_end,
     usage_in,
@@ -77,49 +70,6 @@ def test_prompt_tokens(body: bytes, expected: int) -> None:
 def test_prompt_that_is_a_form() -> None:
     """What is not held in memory is one file."""
     assert prompt_tokens(Spooled()) == FILE_TOKENS
-    assert most_completion_tokens(Spooled()) is None
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        pytest.param(b'{"max_tokens":100}', 100, id="chat"),
-        pytest.param(b'{"max_completion_tokens":200}', 200, id="reasoning"),
-        pytest.param(b'{"max_output_tokens":300}', 300, id="responses"),
-        pytest.param(b'{"max_tokens":100,"max_completion_tokens":200}', 200, id="the-largest"),
-        pytest.param(b'{"max_tokens":100,"n":3}', 300, id="choices"),
-        pytest.param(b'{"max_tokens":100,"best_of":5}', 500, id="best-of"),
-        pytest.param(b'{"max_tokens":100,"n":3,"best_of":5}', 500, id="best-of-of-which-some"),
-        pytest.param(b'{"max_tokens":100,"n":null}', 100, id="n-null"),
-        pytest.param(b'{"max_tokens":100,"n":0}', 100, id="n-zero-is-the-upstreams-to-refuse"),
-        pytest.param(b'{"max_tokens":0}', 0, id="none"),
-        pytest.param(b'{"max_tokens":1,"max_tokens":2}', 2, id="the-last-of-two"),
-        pytest.param(b'{"max_\\u0074okens":7}', 7, id="escaped-name"),
-        pytest.param(b'{"max_tokens":99999999999}', 99_999_999_999, id="as-many-as-nobody-has"),
-        pytest.param(b'{"max_tokens":%b}' % (b"9" * 5000), 10**18 - 1, id="beyond-sense"),
-        pytest.param(b'{"max_tokens":100,"prompt":"a"}', 100, id="prompt"),
-        pytest.param(b'{"max_tokens":100,"prompt":["a","b","c"],"n":2}', 600, id="prompts"),
-        pytest.param(b'{"max_tokens":100,"prompt":[1,2,3]}', 100, id="prompt-of-tokens"),
-        pytest.param(b'{"max_tokens":100,"prompt":[[1,2],[3]]}', 200, id="prompts-of-tokens"),
-        pytest.param(b'{"max_tokens":100,"prompt":[]}', 100, id="no-prompt"),
-        pytest.param(b"{}", None, id="nothing"),
-        pytest.param(b'{"max_tokens":null}', None, id="null"),
-        pytest.param(b'{"max_tokens":-1}', None, id="below-zero"),
-        pytest.param(b'{"max_tokens":"100"}', None, id="text"),
-        pytest.param(b'{"max_tokens":true}', None, id="true"),
-        pytest.param(b'{"max_tokens":{}}', None, id="object"),
-        pytest.param(b'{"x":{"max_tokens":100}}', None, id="not-within"),
-        pytest.param(b'{"n":3}', None, id="only-choices"),
-        pytest.param(b'{"max_tokens":1', None, id="no-json"),
-        pytest.param(b"[]", None, id="no-object"),
-        pytest.param(b"", None, id="empty"),
-        pytest.param(b'{"x":' + b"[" * 5000, None, id="too-deep"),
-        pytest.param(b'{"\xff":1}', None, id="no-text"),
-    ],
-)
-def test_most_completion_tokens(body: bytes, expected: int | None) -> None:
-    """The most that an answer may have is what the body says, for each choice; nonsense says nothing."""
-    assert most_completion_tokens(body) == expected
 
 
 @pytest.mark.parametrize(
@@ -305,148 +255,6 @@ def test_words_of_a_model_are_no_usage(before: str, after: str) -> None:
     assert usage_at_end(b"".join(events), is_stream=True) is None
     assert usage_at_end(events[0] + USAGE_EVENT + events[1], is_stream=True) == Usage(11, 7)
     assert usage_at_end(b"".join(events), is_stream=False) is None
-
-
-def learned(*seen: float, first: float = FIRST_GUESS) -> float:
-    """What is expected of a model after these."""
-    averages = Averages(first)
-    for one in seen:
-        averages.note("m", one)
-    return averages.expected("m")
-
-
-@pytest.mark.parametrize("first", [FIRST_GUESS, FIRST_DENSITY])
-def test_first_guess(first: float) -> None:
-    """Of a model of which nothing has been seen the first guess is expected."""
-    assert learned(first=first) == first
-
-
-def test_average_is_learned() -> None:
-    """What is expected comes to what is seen, and a little more; each model has its own."""
-    averages = Averages(FIRST_GUESS)
-    for _ in range(200):
-        averages.note("m", 100)
-    averages.note("other", 1000)
-    assert 100 <= averages.expected("m") <= 101
-    assert averages.expected("other") == 2000
-    assert averages.expected("neither") == FIRST_GUESS
-
-
-def test_first_is_doubted() -> None:
-    """After one twice of it is expected: nobody knows how far the next one is from it."""
-    assert learned(300) == 600
-
-
-def test_what_varies() -> None:
-    """Where calls vary, what is expected is more than nearly all of them are."""
-    assert 180 <= learned(*[150, 50] * 200) <= 210
-
-
-def test_more_is_noticed() -> None:
-    """When calls become larger, so does what is expected, within a few of them."""
-    assert learned(*[10] * 100, *[1000] * 10) > 1000
-
-
-def test_averages_are_bounded() -> None:
-    """Callers make up names of models; the oldest are forgotten, and what is noted again is no new one."""
-    averages = Averages(FIRST_GUESS)
-    names = [str(number) for number in range(MAX_LEARNED)]
-    for name in [*names, "0"]:
-        averages.note(name, 10)
-    assert all(averages.expected(name) < FIRST_GUESS for name in names)
-    averages.note("new", 10)
-    assert [name for name in [*names, "new"] if averages.expected(name) == FIRST_GUESS] == ["0"]
-
-
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=50))
-def test_expectation_is_sane(seen: list[int]) -> None:
-    """Whatever was seen, what is expected is not below zero, and no more than three times the largest."""
-    assert 0 <= learned(*seen) <= 3 * max(seen) + 1e-6
-
-
-def expecting(*calls: tuple[int, Usage, int], times: int = 1) -> Expectations:
-    """What is expected after these calls: their prompts by size, what they took, and their choices."""
-    expectations = Expectations()
-    for _ in range(times):
-        for about, usage, choices in calls:
-            expectations.note("m", about, usage, choices)
-    return expectations
-
-
-@pytest.mark.parametrize(
-    ("calls", "times", "about", "expected"),
-    [
-        pytest.param([], 1, 100, int(100 * FIRST_DENSITY), id="first-guess"),
-        pytest.param([], 1, 0, 0, id="first-guess-of-nothing"),
-        pytest.param([(100, Usage(100), 1)], 1, 100, 200, id="the-first-is-doubted"),
-        pytest.param([(100, Usage(150), 1)], 200, 1000, 1500, id="learned"),
-        pytest.param([(100, Usage(100), 1), (100, Usage(200), 1)], 200, 100, 257, id="learned-with-a-margin"),
-        pytest.param([(100, Usage(150), 1)], 200, 0, 0, id="learned-of-nothing"),
-        pytest.param([(100, Usage(20), 1)], 200, 100, 100, id="never-less-than-its-size"),
-        pytest.param([(100, Usage(), 1)], 200, 100, 100, id="never-less-where-prompts-took-nothing"),
-        pytest.param([(100, Usage(380), 1)], 1, 100, 100 * CHARS_PER_TOKEN, id="never-more-than-its-bytes"),
-        pytest.param([(0, Usage(50), 1)], 200, 100, int(100 * FIRST_DENSITY), id="nothing-teaches-nothing"),
-        pytest.param([(100, Usage(150, 90), 3)], 200, 100, 150, id="whatever-the-choices"),
-    ],
-)
-def test_expected_prompt(calls: list[tuple[int, Usage, int]], times: int, about: int, expected: int) -> None:
-    """A prompt may be what others turned out to be: no less than its size says, and no more than its bytes."""
-    assert expecting(*calls, times=times).of_prompt("m", about) == expected
-
-
-@pytest.mark.parametrize(
-    ("calls", "times", "expected"),
-    [
-        pytest.param([], 1, FIRST_GUESS, id="first-guess"),
-        pytest.param([(10, Usage(10, 300), 1)], 1, 600, id="the-first-is-doubted"),
-        pytest.param([(10, Usage(10, 20), 1)], 200, 21, id="learned"),
-        pytest.param([(10, Usage(10, 80), 4)], 200, 21, id="of-each-choice"),
-        pytest.param([(0, Usage(0, 20), 1)], 200, 21, id="whatever-the-prompt"),
-        pytest.param([(10, Usage(10), 1)], 200, 1, id="a-token-at-least"),
-    ],
-)
-def test_expected_answer(calls: list[tuple[int, Usage, int]], times: int, expected: int) -> None:
-    """An answer may be what each choice of those before took, and a little more."""
-    assert expecting(*calls, times=times).of_answer("m") == expected
-
-
-def test_models_are_learned_apart() -> None:
-    """What one model took is not expected of another."""
-    expectations = expecting((100, Usage(100, 20), 1), times=200)
-    assert (expectations.of_prompt("n", 100), expectations.of_answer("n")) == (100 * FIRST_DENSITY, FIRST_GUESS)
-
-
-def test_what_a_call_refers_to_is_soon_forgotten() -> None:
-    """A prompt that goes on from an earlier answer takes more than its bytes: what those say counts again soon."""
-    expectations = expecting((10, Usage(100_000), 1))
-    for _ in range(40):
-        expectations.note("m", 10, Usage(10), 1)
-    assert expectations.of_prompt("m", 100) < 100 * FIRST_DENSITY
-
-
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**9)), max_size=50), st.integers(0, 10**6))
-def test_expected_prompt_is_sane(seen: list[tuple[int, int]], about: int) -> None:
-    """Whatever prompts took, of the next one no less is expected than its size says, and no more than its bytes."""
-    expectations = expecting(*[(size, Usage(took), 1) for size, took in seen])
-    assert about <= expectations.of_prompt("m", about) <= CHARS_PER_TOKEN * about
-
-
-@pytest.mark.parametrize(
-    ("seen", "usual"),
-    [
-        pytest.param([], 100, id="nothing-known"),
-        pytest.param([300], 300, id="denser"),
-        pytest.param([30], 30, id="looser"),
-        pytest.param([1000], 400, id="no-more-than-its-bytes"),
-    ],
-)
-def test_prompt_that_nobody_told_of_is_what_others_were(seen: list[int], usual: int) -> None:
-    """A prompt whose tokens nobody told counts what such prompts were on average, and by its size before that."""
-    expectations = Expectations()
-    for prompt in seen:
-        expectations.note("m", 100, Usage(prompt, 1), 1)
-
-    assert expectations.usual_prompt("m", 100) == usual
 
 
 def test_no_word_is_less_than_a_token() -> None:

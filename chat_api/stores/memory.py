@@ -4,33 +4,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
-from chat_api.counting import PARALLEL, Claim, Counter, Grant, Reading
-from chat_api.windows import Window, window_of
+from chat_api.counting import FIXED, PARALLEL, Claim, Counters, Grant, Reading
+from chat_api.stores.account import Account, Subject
 
 MAX_SUBJECTS = 50_000  # addresses among them
 LOOKED_AT = 2  # of those that are known, for each that is new: so that those with nothing left go sooner than they come
 PARALLEL_WAIT_SECONDS = 1.0  # nobody knows when a call will end
-
-
-class _Subject:
-    """What is counted for a subject."""
-
-    __slots__ = ("in_flight", "windows")
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.windows: dict[str, Window] = {}  # by the counter's name
-
-    def window(self, counter: Counter) -> Window:
-        """The counter's; a new one, if it has none."""
-        window = self.windows.get(counter.name)
-        if window is None:
-            window = self.windows[counter.name] = window_of(counter)
-        return window
-
-    def is_used(self, now: int) -> bool:
-        """Whether it has calls in flight, or has used up anything."""
-        return self.in_flight > 0 or any(window.look(now) for window in self.windows.values())
 
 
 class MemoryStore:
@@ -44,7 +23,16 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float] = time.monotonic, max_subjects: int = MAX_SUBJECTS) -> None:
         self._clock = clock
         self._max_subjects = max_subjects
-        self._subjects: OrderedDict[str, _Subject] = OrderedDict()
+        self._subjects: OrderedDict[str, Subject] = OrderedDict()
+
+    def account(self, counters: Counters) -> Account | None:
+        """Who counts the ordinary calls that are counted so, sooner than `admit` does; None if nobody can."""
+        together = (*counters.requests, *counters.tokens, *counters.budget, *counters.of_model)
+        own = self._subjects.get(counters.subject)
+        model = self._subjects.get(counters.model_subject) if counters.of_model else None
+        if own is None or (model is None and counters.of_model) or any(one.strategy != FIXED for one in together):
+            return None  # until there is something to have at hand
+        return Account(self._clock, counters, own, model)
 
     def admit(self, claims: Sequence[Claim]) -> Grant:
         """Charge the claims of a call and take its places, if every one of them is within its limits."""
@@ -106,16 +94,17 @@ class MemoryStore:
                     subject.windows[counter.name].correct(grant.readings[place].stamp, change, now)
                 place += 1
 
-    def _new(self, name: str, now: int) -> _Subject:
+    def _new(self, name: str, now: int) -> Subject:
         """Make room for a subject."""
         for _ in range(min(LOOKED_AT, len(self._subjects))):
             oldest, known = next(iter(self._subjects.items()))
             is_one_too_many = len(self._subjects) >= self._max_subjects and not known.in_flight
             if is_one_too_many or not known.is_used(now):
                 del self._subjects[oldest]
+                known.forget()
             else:
                 self._subjects.move_to_end(oldest)
-        subject = self._subjects[name] = _Subject()
+        subject = self._subjects[name] = Subject()
         return subject
 
     def state(self) -> Mapping[str, object]:

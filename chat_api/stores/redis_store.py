@@ -13,7 +13,7 @@ from typing import cast
 import msgspec
 from msgspec.structs import replace
 
-from chat_api.counting import PARALLEL, Claim, Grant, Reading
+from chat_api.counting import PARALLEL, Account, Claim, Counters, Grant, Reading
 from chat_api.errors import StoreDown
 from chat_api.stores.keys import tagged
 from chat_api.stores.memory import PARALLEL_WAIT_SECONDS
@@ -164,6 +164,10 @@ class RedisStore:
         for subject, flights in list(self._flights.items()):
             if flights.count and self._link.state is UP:
                 self._send(SETTLE, subject, (0 if flights.asked else AS_TOLD, ()), _ignored)
+
+    def account(self, counters: Counters) -> Account | None:
+        """Nobody: what is counted is in Redis."""
+        return None
 
     def state(self) -> Mapping[str, object]:
         """What operators are told of it."""

@@ -94,12 +94,11 @@ def _lines(method: str, to: Address, headers: Headers) -> bytes:
     """The lines that do not tell of the body's length; the same again and again, so the last few are kept."""
     if not method.isalpha() or not method.isascii():
         raise Unsendable("the method is none")
-    lines = [b"%s %s HTTP/1.1\r\n" % (method.encode("ascii", "replace"), to.target), to.host]
-    lines += [b"%s: %s\r\n" % pair for pair in headers if _goes_out(pair[0])]
-    raw = b"".join(lines)
-    if breaks_out(raw, len(lines)):
+    fields = [b"%s: %s" % pair for pair in headers if _goes_out(pair[0])]
+    if breaks_out(b"".join(fields)):
         raise Unsendable("a header holds a line end or a NUL")
-    return raw
+    start = b"%s %s HTTP/1.1\r\n%s" % (method.encode("ascii", "replace"), to.target, to.host)
+    return start + b"".join([field + b"\r\n" for field in fields])
 
 
 async def framed(body: bytes | Body) -> AsyncGenerator[bytes | memoryview]:

@@ -14,7 +14,13 @@ from urllib.parse import unquote, urlsplit
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError, TryAgainError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ResponseError,
+    TryAgainError,
+)
 
 from chat_api.types import Secret
 
@@ -48,10 +54,12 @@ class RedisClient:
     Args:
         url: where it is.
         scripts: those that its commands run.
+        is_forgetful: whether it is no matter if the server forgets, or is full.
     """
 
-    def __init__(self, url: Secret, scripts: Sequence[Script]) -> None:
+    def __init__(self, url: Secret, scripts: Sequence[Script], *, is_forgetful: bool = False) -> None:
         self._url = url
+        self._is_forgetful = is_forgetful
         self._scripts: dict[object, bytes] = {script.sha: script.text for script in scripts}
         self._process = secrets.token_hex(8)
         self._marks: list[str] = []
@@ -75,9 +83,8 @@ class RedisClient:
         for text in self._scripts.values():
             await self._client.script_load(text)
         self._marks = list(self._keys_of_all())
-        for reply in await self.run([("SET", key, 1, "PX", MARK_MS) for key in self._marks]):
-            if isinstance(reply, Exception):
-                raise reply
+        commands: list[Command] = [("SET", key, 1, "PX", MARK_MS) for key in self._marks]
+        await self._answers([("EXISTS", key) for key in self._marks] if self._is_forgetful else commands)
 
     async def look(self) -> None:
         """See whether every primary answers, and still has what it was told.
@@ -85,11 +92,18 @@ class RedisClient:
         Raises:
             Forgotten: one has not; what answers may be another server than before.
         """
-        for reply in await self.run([("PEXPIRE", key, MARK_MS) for key in self._marks]):
+        if self._is_forgetful:
+            await self._answers([("EXISTS", key) for key in self._marks])
+        elif not all(await self._answers([("PEXPIRE", key, MARK_MS) for key in self._marks])):
+            raise Forgotten("it has forgotten what was counted")
+
+    async def _answers(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands of which none may be refused."""
+        replies = await self.run(commands)
+        for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-            if not reply:
-                raise Forgotten("it has forgotten what was counted")
+        return replies
 
     def _keys_of_all(self) -> Iterator[str]:
         """Keys of this process's own, of which every primary has one."""
@@ -124,7 +138,7 @@ class RedisClient:
             whole = [("EVAL", self._scripts[commands[nth][1]], *commands[nth][2:]) for nth in unknown]
             for nth, reply in zip(unknown, await self._run(whole), strict=True):
                 replies[nth] = reply
-        return replies
+        return [_refused(reply) for reply in replies] if self._is_forgetful else replies
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._connected.pipeline(transaction=False)
@@ -142,6 +156,16 @@ class RedisClient:
         """Let go of every connection; what was found out (a cluster's nodes, whom to trust) is kept for next time."""
         if self._client is not None:
             await self._client.aclose()
+
+
+def _refused(reply: Any) -> Any:
+    """A reply; that a server is full, or cannot save, is of the one command: what it has can still be read.
+
+    Who cannot be written to for another reason, such as one that is now a replica, is better left.
+    """
+    if isinstance(reply, OutOfMemoryError) or (isinstance(reply, ResponseError) and str(reply).startswith(_TRANSIENT)):
+        return ResponseError(f"it cannot be written to: {reply}")
+    return reply
 
 
 def is_outage(error: BaseException) -> bool:

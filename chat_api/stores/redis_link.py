@@ -67,6 +67,7 @@ class Link:
         timeout_seconds: how long anybody waits for a reply.
         name: what it is called in the log.
         words: what an error says, without credentials.
+        missed: what became of the calls that went on without it.
 
     Attributes:
         state: "new" (it connects for the first time), "up", "down" or "closed".
@@ -77,7 +78,13 @@ class Link:
     """
 
     def __init__(
-        self, client: Client, *, timeout_seconds: float, name: str, words: Callable[[BaseException], str] = str
+        self,
+        client: Client,
+        *,
+        timeout_seconds: float,
+        name: str,
+        words: Callable[[BaseException], str] = str,
+        missed: str = "were not counted",
     ) -> None:
         self.name = name
         self.timeout_seconds = timeout_seconds
@@ -87,6 +94,7 @@ class Link:
         self.on_up: Callable[[], None] = lambda: None
         self._client = client
         self._words = words
+        self._missed = missed
         self._queue: deque[_Question] = deque()
         self._batch: deque[_Question] = deque()  # what is asked right now
         self._news = asyncio.Event()
@@ -197,7 +205,8 @@ class Link:
     def _rise(self) -> None:
         if self.state is DOWN:
             seconds, count = self.down_seconds, self.not_counted - self._not_counted_before
-            log.warning("Redis at %s answers again after %.1f s; %d calls were not counted", self.name, seconds, count)
+            words = "Redis at %s answers again after %.1f s; %d calls %s"
+            log.warning(words, self.name, seconds, count, self._missed)
         if self.state is not CLOSED:
             self.state = UP
             self._first_tried.set()

@@ -26,6 +26,7 @@ from chat_api.emulator import (
 )
 from chat_api.keys_command import keys
 from chat_api.loading import BAD_SETTINGS, load_or_exit, shown, warn_of_lone_counting
+from chat_api.log_command import log
 from chat_api.logs import AccessLines, set_up_logging
 from chat_api.middleware import access_log
 from chat_api.server import Server, answering, listen, raise_file_limit, server_config
@@ -165,6 +166,7 @@ def emulate(
 
 main.add_command(keys)
 main.add_command(usage)
+main.add_command(log)
 
 
 def overrides(

@@ -4,7 +4,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
@@ -17,23 +17,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chat_api.asking import Asking
 from chat_api.budget import RetryBudget
-from chat_api.callers import ClientKey
 from chat_api.emulator import DEFAULT_DEPLOYMENT, DEPLOYMENTS, Emulator, open_emulator
 from chat_api.endpoints import Routes, relayed_prefixes
-from chat_api.errors import StoreDown
 from chat_api.gateway import Gateway
 from chat_api.guards import AddressFilter, LoopbackGuard, RequestTarget
-from chat_api.ledger import FILE_SECONDS, REDIS_SECONDS, Ledger
-from chat_api.metering import Meter
+from chat_api.ledger import Ledger
 from chat_api.middleware import REQUEST_ID, AccessLog, ErrorBoundary
 from chat_api.models import Models
-from chat_api.plans import Limits, Planner, spent
 from chat_api.pool import Pool
 from chat_api.relay import Relay, Retries
+from chat_api.services import conversing, counting, keeping
 from chat_api.settings import Settings
-from chat_api.stores import connected_store
-from chat_api.stores.memory import MemoryStore
-from chat_api.stores.usage_file import UsageFile
 from chat_api.streaming import let_streams_drain
 from chat_api.types import Deployment, Proxies, Secret, Transport
 from chat_api.upstream import UpstreamTransport, trust_store
@@ -41,6 +35,7 @@ from chat_api.upstreams import MAIN, upstreams
 
 # What a page's script may read of an answer's headers, besides those that are always readable.
 EXPOSED = (
+    "age",
     "apim-request-id",
     "azureml-model-session",
     "openai-processing-ms",
@@ -49,6 +44,7 @@ EXPOSED = (
     "server-timing",
     "x-chat-api-adapted",
     "x-chat-api-attempts",
+    "x-chat-api-cache",
     "x-chat-api-deployment",
     "x-chat-api-fallback",
     "x-chat-api-finish-reason",
@@ -123,10 +119,11 @@ def create_app(
             values = replace(settings, proxies=Proxies()) if emulated else settings  # it is in this very process
             sender = transport or UpstreamTransport(values, verify=_tls(tables))
             stack.push_async_callback(sender.aclose)
-            ledger, meter = await _counting(settings, stack)
+            ledger, meter = await counting(settings, stack)
+            services = (meter, await keeping(settings, stack), conversing(settings, stack))
             yield {
                 "settings": settings,
-                "gateway": _gateway(settings, tables, sender, meter),
+                "gateway": _gateway(settings, tables, sender, *services),
                 "ledger": ledger,
                 "started": int(time.time()),
             }
@@ -139,55 +136,12 @@ def create_app(
     )
 
 
-async def _counting(settings: Settings, stack: AsyncExitStack) -> tuple[Ledger | None, Meter | None]:
-    """Who counts what calls take, if anybody is to; open as long as the stack."""
-    limits = Limits(
-        requests=settings.global_rate_limit,
-        of_route=settings.req_rate_limit,
-        tokens=settings.caller_token_limit,
-        of_model=settings.model_token_limit,
-        max_parallel=settings.caller_max_parallel or 0,
-        strategy=settings.rate_limit_strategy,
-    )
-    if limits == Limits(strategy=limits.strategy) and not settings.counts_usage:
-        return None, None
-    store, kept = await connected_store(
-        settings.store_url, timeout_seconds=settings.store_timeout, failure=settings.store_failure
-    )
-    stack.push_async_callback(store.aclose)
-    ledger = None
-    if settings.counts_usage:
-        kept = kept or (UsageFile(settings.usage_file) if settings.usage_file else None)
-        ledger = Ledger(kept, seconds=REDIS_SECONDS if settings.store_url else FILE_SECONDS)
-        ledger.start()
-        stack.push_async_callback(ledger.aclose)
-        if isinstance(store, MemoryStore):
-            await _go_on(store, ledger, settings.client_keys)
-    return ledger, Meter(Planner(limits), store, ledger, settings.config.prices)
-
-
-async def _go_on(store: MemoryStore, ledger: Ledger, keys: Iterable[ClientKey]) -> None:
-    """Budgets go on where they were before this process began, as far as the usage file knows."""
-    keys = [key for key in keys if key.budget is not None]
-    try:
-        costs = await ledger.month_costs() if keys else {}
-    except StoreDown as error:
-        log.error("budgets begin anew: %s", error.message)
-        return
-    for key in keys:
-        if cost := costs.get(key.name):
-            claims = (spent(key, cost, time.time()),)
-            store.settle(claims, store.admit(claims), (0,))
-
-
-def _gateway(
-    settings: Settings, tables: Mapping[str, Models], transport: Transport, meter: Meter | None = None
-) -> Gateway:
+def _gateway(settings: Settings, tables: Mapping[str, Models], transport: Transport, *services: Any) -> Gateway:
     pool = Pool([one for models in tables.values() for one in models.deployments])
     budget = RetryBudget()
     retries = Retries(settings.max_attempts, settings.retry_wait, settings.hedge_after)
     relay = Relay(Asking(transport, budget), budget, retries)
-    return Gateway(tables, pool, relay, settings.client_keys, meter)
+    return Gateway(tables, pool, relay, settings.client_keys, *services)
 
 
 def _prefixes(settings: Settings) -> tuple[str, ...]:

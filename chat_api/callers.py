@@ -29,6 +29,7 @@ class ClientKey:
     expires: float | None = None  # seconds since 1970
     networks: tuple[Network, ...] = ()  # the addresses it is accepted from; none for any
     budget: int | None = None  # a calendar month's (UTC), in millionths of the currency
+    log_chat: str | None = None  # whether its conversations are logged: "false", "true" or "meta"
 
 
 @dataclass(frozen=True, slots=True)

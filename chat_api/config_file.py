@@ -14,9 +14,12 @@ import yaml
 
 from chat_api.azure_url import Endpoint, is_deployment_name, parse_api_version, parse_endpoint, parse_server
 from chat_api.callers import ClientKey
+from chat_api.config_cache import CachedRoutes, read_cache
 from chat_api.config_entry import Entry, check_names, rows_of, whole
 from chat_api.config_keys import read_client_keys, read_currency, read_prices
+from chat_api.config_log import read_redaction
 from chat_api.counting import Price
+from chat_api.redaction import Rule
 from chat_api.setting_parsers import PARSERS, reason_for
 from chat_api.types import Secret
 
@@ -33,7 +36,10 @@ _THEIRS = {
     "api_key": "key",
     "api_version": "api_version",
 }
-_TOP = {"api_base", "deployments", "deployment_config", "fallbacks", "client_keys", "prices", "currency"}
+_TOP = {
+    *("api_base", "deployments", "deployment_config", "fallbacks"),
+    *("client_keys", "prices", "currency", "cache", "log"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class Config:
     client_keys: tuple[ClientKey, ...] = ()
     prices: Mapping[str, Price] = field(default_factory=lambda: MappingProxyType({}))  # by model
     currency: str = "USD"
+    cache: CachedRoutes = field(default_factory=lambda: MappingProxyType({}))  # by route
+    redact: tuple[Rule, ...] = ()  # what is not written into the conversation log
 
 
 def read_config(path: Path) -> Config:
@@ -84,23 +92,28 @@ def read_config(path: Path) -> Config:
     fallbacks = _collected(problems, _fallbacks, content.get("fallbacks") or {}) or ()
     client_keys, unusable = read_client_keys(content)
     prices, unpriced = read_prices(content)
-    problems += unusable + unpriced
+    cache, uncached = read_cache(content)
+    redact, unreadable = read_redaction(content)
+    problems += unusable + unpriced + uncached + unreadable
     currency = _collected(problems, read_currency, content) or ""
     if problems:
         raise ValueError("; ".join(problems))
     base = PARSERS["prefixes"](str(content.get("api_base") or "/v1"))
     everywhere = "deployment_config" in content
-    return Config(tuple(deployments), base[0], everywhere, fallbacks, tuple(client_keys), prices, currency)
+    return Config(
+        tuple(deployments), base[0], everywhere, fallbacks, tuple(client_keys), prices, currency, cache, redact
+    )
 
 
 def mentions_callers(path: Path) -> bool:
-    """Whether a file seems to say who may call, or what it costs: to pass over that would be worse than an error.
+    """Whether a file seems to say who may call, what it costs, what is kept or redacted: not to be passed over.
 
     Raises:
         OSError: it cannot be read.
     """
     text = path.read_bytes().decode("utf-8", "replace")
-    return re.search(r"^[^#\n]*\b(client_keys|prices)\b['\"]?\s*:", text, re.MULTILINE) is not None
+    words = "client_keys|prices|cache|redact"
+    return re.search(rf"^[^#\n]*\b({words})\b['\"]?\s*:", text, re.MULTILINE) is not None
 
 
 def _deployments(content: Mapping[str, Any]) -> tuple[list[ConfiguredDeployment], list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 from chat_api.callers import ANY_MODEL, KEY_PREFIX, ClientKey, Network
 from chat_api.config_entry import Entry, rows_of, whole
 from chat_api.counting import Price, Rate, parse_rates
-from chat_api.setting_parsers import listed
+from chat_api.setting_parsers import LOG_CHAT, listed, parse_log_chat
 
 NAME_FORM = "up to 64 letters, digits, dots, dashes and underscores"
 DIGEST_FORM = "the sha256 that chat-api keys new NAME prints"
@@ -199,4 +199,5 @@ _FIELDS: Mapping[str, tuple[Any, ...]] = {
     "expires": (_expiry, EXPIRY_FORM),
     "addresses": (_networks, "IP addresses and networks, as a list or separated by commas", list),
     "budget": (_budget, MONEY_FORM),
+    "log_chat": (parse_log_chat, " or ".join(LOG_CHAT)),
 }

@@ -38,7 +38,8 @@ GATEWAYS = (
         },
     ),
     Gateway(  # KenyonY/openai-forward
-        frozenset({"FORWARD_KEY", "LOG_CHAT", "CACHE_CHAT_COMPLETION", "IP_WHITELIST", "IP_BLACKLIST"}),
+        # LOG_CHAT and CACHE_CHAT_COMPLETION are names of ours as well.
+        frozenset({"FORWARD_KEY", "PRINT_CHAT", "CACHE_EMBEDDING", "CACHE_OPENAI", "IP_WHITELIST", "IP_BLACKLIST"}),
         # It asks again by itself when a connection fails.
         {"HOST": "0.0.0.0", "HTTP_PORT": "8000", "UPSTREAM": "openai", "RETRY_WAIT": "1"},  # noqa: S104
     ),
@@ -46,10 +47,10 @@ GATEWAYS = (
 _OFF = ("false", "0", "no", "off")
 # What is asked for and not built yet, and the values that ask for nothing.
 NOT_YET: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    **dict.fromkeys(("LOG_CHAT", "PRINT_CHAT", "LOG_OPENAI", "LOG_GENERAL"), ("no conversation is logged", _OFF)),
-    **dict.fromkeys(
-        ("CACHE_CHAT_COMPLETION", "CACHE_EMBEDDING", "CACHE_OPENAI", "CACHE_GENERAL"), ("no answer is cached", _OFF)
-    ),
+    "PRINT_CHAT": ("no conversation is printed; LOG_CHAT logs them", _OFF),
+    "LOG_OPENAI": ("set LOG_CHAT, which logs conversations", _OFF),
+    "LOG_GENERAL": ("LOG_CHAT logs conversations, and nothing else", _OFF),
+    "CACHE_GENERAL": ("no answer of EXTRA_BASE_URL is kept", _OFF),
     "BENCHMARK_MODE": ("the upstream is asked; chat-api emulate answers without one", _OFF),
     "FORWARD_CONFIG": ("what it lists is not served; set OPENAI_BASE_URL and OPENAI_ROUTE_PREFIX", ("[]",)),
     "OPENAI_API_KEY_CONFIG": ("its keys are not used; set OPENAI_API_KEY", ("{}",)),

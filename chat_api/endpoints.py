@@ -12,7 +12,7 @@ from chat_api import __version__
 from chat_api.errors import UnknownPath, UpstreamError, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.headers import first, is_value, prefers_text, relayed
-from chat_api.middleware import TRAIL, address_of, note_caller
+from chat_api.middleware import TRAIL, address_of, note_caller, note_kept
 from chat_api.operations import path_meant
 from chat_api.operators import Ready, Status, UsageTotals
 from chat_api.pace import interval_of
@@ -54,12 +54,13 @@ class SimpleChat:
             return
         with Watch(scope, receive):
             reply = await gateway.handle(call)
+        note_kept(scope, reply)
         try:
             answer = accepted(reply, call)
             if isinstance(answer.body, bytes):
                 await _send_whole(send, answer, answer.body, call, wants_text=wants_text)
             else:
-                await _told(ChatText(answer, _pace(settings)), answer)(scope, receive, send)
+                await _told(ChatText(answer, call, _pace(settings)), answer)(scope, receive, send)
         finally:
             await close(reply)
 
@@ -67,7 +68,8 @@ class SimpleChat:
 async def _read_call(scope: Scope, receive: Receive, gateway: Gateway, settings: Settings) -> Call:
     """The call that a request makes; who may not call is refused before its body is read."""
     head = head_of(scope)
-    caller = gateway.admit(head.credential, address_of(scope))
+    address = address_of(scope)
+    caller = gateway.admit(head.credential, address)
     note_caller(scope, caller)
     sent = await read_body(scope, receive, settings.max_body_bytes)
     prompt = build(read_fields(scope["headers"], sent, scope["query_string"]), settings.defaults)
@@ -80,7 +82,10 @@ async def _read_call(scope: Scope, receive: Receive, gateway: Gateway, settings:
         defaulted=prompt.defaulted,
         request_id=scope.get("chat_api.request_id", ""),
         caller=caller,
-        is_metered=gateway.reads_usage,
+        address=address,
+        wish=head.wish,
+        is_metered=gateway.reads.usage,
+        is_read=gateway.reads.answers,
         asks_usage=prompt.asks_usage,
         most_tokens=prompt.most_tokens,
     )
@@ -96,6 +101,7 @@ async def _chat_events(scope: Scope, receive: Receive, send: Send, call: Call) -
         response = ChatEvents(task, call, ping, _pace(settings))
         if task.done():
             reply = accepted(task.result(), call)
+            note_kept(scope, reply)
             if isinstance(reply.body, bytes):
                 return await _send_whole(send, reply, reply.body, call)
             _told(response, reply)
@@ -125,7 +131,7 @@ async def _send_whole(send: Send, reply: Reply, body: bytes, call: Call, *, want
 
 def _told_of(reply: Reply) -> Headers:
     """The headers that tell of the upstream and of what was changed."""
-    headers = relayed(reply.headers, reply.quota)
+    headers = relayed(reply.headers, reply.quota, reply.kept)
     return (*headers, (ADAPTED, adapted_text(reply).encode("latin-1", "replace"))) if reply.adaptations else headers
 
 

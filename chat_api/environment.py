@@ -12,11 +12,12 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvValidationError, ValidationError
 
 from chat_api import dropin
+from chat_api.cache_parsers import CACHE_PARSERS
 from chat_api.limit_parsers import LIMIT_PARSERS
 from chat_api.setting_parsers import PARSERS, reason_for, without_secrets
 from chat_api.settings_table import TABLE, Setting
 
-_PARSERS = {**PARSERS, **LIMIT_PARSERS}
+_PARSERS = {**PARSERS, **LIMIT_PARSERS, **CACHE_PARSERS}
 NAMES = {row.name: (row.name, *row.aliases) for row in TABLE}
 SETTING_OF = {name: setting for setting, names in NAMES.items() for name in names}
 

@@ -1,24 +1,26 @@
 """The phases of an exchange, in one fixed and visible order.
 
 Who calls, and whether he may have the model; which deployments may answer him; whether he is within his
-limits; the relay; and what is to be counted and remembered of the answer. A phase that is not configured
-costs nothing.
+limits; what is kept, or in flight already; the relay; and what is to be counted, kept, remembered and written
+down of the answer. A phase that is not configured costs nothing.
 """
 
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
 from chat_api.affinity import Affinity, NotedBody, concerns, named_in
 from chat_api.callers import Caller, ClientKey
+from chat_api.conversing import Conversations
 from chat_api.credentials import check_key
 from chat_api.errors import AuthError
 from chat_api.groups import Groups
 from chat_api.headers import media_type
 from chat_api.health import Health
+from chat_api.keeping import Keeping
 from chat_api.keyring import Keyring, anonymous, check_model
 from chat_api.metering import Meter
 from chat_api.models import Models
@@ -26,6 +28,16 @@ from chat_api.pool import Group, Pool
 from chat_api.relay import Relay
 from chat_api.types import Call, Deployment, Reply, Resource, Secret
 from chat_api.upstreams import MAIN
+
+
+class Reads(NamedTuple):
+    """What is read of answers: what they took, and anything at all."""
+
+    usage: bool
+    answers: bool
+
+
+NOBODY_READS = Reads(usage=False, answers=False)
 
 
 class Gateway:
@@ -37,6 +49,8 @@ class Gateway:
         relay: carries the calls.
         client_keys: what callers present to use keys of ours; with none, ours are lent to all who ask.
         meter: counts the calls, if anything is counted.
+        keeping: answers from what is kept, and shares what is in flight, if anything is.
+        conversations: has written down what is said, if anything is.
         wall: the time, in seconds since 1970.
     """
 
@@ -47,6 +61,8 @@ class Gateway:
         relay: Relay,
         client_keys: Iterable[ClientKey] = (),
         meter: Meter | None = None,
+        keeping: Keeping | None = None,
+        conversations: Conversations | None = None,
         *,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -56,7 +72,10 @@ class Gateway:
         self._relay = relay
         self._keyring = Keyring(client_keys)
         self.meter = meter
-        self.reads_usage = meter is not None and meter.reads_usage
+        self.keeping = keeping
+        self.conversations = conversations
+        reads_usage = meter is not None and meter.reads_usage
+        self.reads = Reads(reads_usage, reads_usage or keeping is not None or conversations is not None)
         self._wall = wall
         # The upstreams that are asked with keys of ours only.
         self._ours = frozenset(
@@ -147,10 +166,15 @@ class Gateway:
         is_open = call.route in (self._open_to_all if key is None else self._ours)
         barred = () if is_open else self._barred(call, group)
         affinity = groups.affinity if groups.affinity is not None and concerns(call) else None
-        if self.meter is None:
-            return self._exchange(call, group, barred, at, affinity)
-        model = group.counted_as if call.is_metered else ""
-        return self.meter.carry(call, model, self._exchange, group, barred, at, affinity)
+        ask: Callable[..., Coroutine[Any, Any, Reply]] = self._exchange
+        more: tuple[Any, ...] = (group, barred, at, affinity)
+        if self.keeping is not None and self.keeping.concerns(call):
+            ask, more = self.keeping.answer, (group, ask, *more)
+        if self.meter is not None:
+            ask, more = self.meter.carry, (group.counted_as if call.is_metered else "", ask, *more)
+        if self.conversations is not None and (kind := self.conversations.kind(call)) is not None:
+            ask, more = self.conversations.follow, (kind, ask, *more)
+        return ask(call, *more)
 
     def _exchange(
         self, call: Call, group: Group, barred: tuple[Health, ...], at: Resource | None, affinity: Affinity | None

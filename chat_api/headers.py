@@ -30,6 +30,8 @@ FORWARDED = frozenset(
 )
 MAX_DECISIONS = 128  # names whose fate is remembered
 FORWARDED_PREFIXES = (b"x-ms-", b"aoai-", b"openai-")
+# Of those, what says who sent a request, or which one it is; every other one may shape its answer.
+OF_REQUEST = frozenset({b"x-ms-client-request-id", b"x-ms-date", b"x-ms-return-client-request-id", b"x-ms-useragent"})
 
 
 def first(headers: Headers, name: bytes) -> bytes | None:
@@ -51,27 +53,34 @@ def _media_type(value: bytes) -> str:
     return value.split(b";", 1)[0].strip().lower().decode("latin-1")
 
 
-def relayed(headers: Headers, quota: Headers = ()) -> Headers:
-    """The upstream headers that go on to the client; its quota is ours, if there is one."""
+def relayed(headers: Headers, quota: Headers = (), kept: Headers = ()) -> Headers:
+    """The upstream headers that go on to the client; its quota is ours, if there is one, and so is `kept`."""
     decided = _relayed_but_quota if quota else _relayed
-    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota)
+    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota, *kept)
 
 
-def relayed_verbatim(headers: Headers, quota: Headers = ()) -> Headers:
+def relayed_verbatim(headers: Headers, quota: Headers = (), kept: Headers = ()) -> Headers:
     """The upstream headers that go on with a body that goes on as it came; its quota is ours, if there is one."""
     decided = _verbatim_but_quota if quota else _relayed_verbatim
-    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota)
+    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota, *kept)
 
 
-def relayed_whole(headers: Headers, quota: Headers = ()) -> Headers:
+def relayed_whole(headers: Headers, quota: Headers = (), kept: Headers = ()) -> Headers:
     """The same with a body that is held: its length is counted anew."""
     decided = _whole_but_quota if quota else _relayed_whole
-    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota)
+    return (*_sound([pair for pair in headers if decided[pair[0]]]), *quota, *kept)
 
 
 def forwarded(headers: Headers) -> Headers:
     """The caller's headers that go upstream: an allow-list, so no credential, cookie or forwarding note does."""
     return _sound([pair for pair in headers if _forwarded[pair[0]]])
+
+
+@lru_cache(maxsize=64)
+def shaping(headers: Headers) -> str:
+    """What of the headers that go upstream may shape an answer."""
+    pairs = [pair for pair in headers if pair[0].startswith(FORWARDED_PREFIXES) and pair[0] not in OF_REQUEST]
+    return "\n".join([b": ".join(pair).decode("latin-1") for pair in sorted(pairs)])
 
 
 def _sound(headers: list[tuple[bytes, bytes]]) -> Headers:

@@ -5,7 +5,9 @@ from urllib.parse import unquote
 from starlette.types import Receive, Scope
 
 from chat_api.callers import Caller
+from chat_api.gateway import NOBODY_READS, Reads
 from chat_api.headers import first
+from chat_api.middleware import address_of
 from chat_api.multipart import FieldFinder, boundary_of
 from chat_api.operations import DEPLOYMENT_SCOPED, MODEL_REQUIRED, Target, is_unrouted
 from chat_api.reading import check_coding, read_body
@@ -15,6 +17,7 @@ from chat_api.settings import Settings
 from chat_api.spool import Form, Upload, declared_size, pieces_of
 from chat_api.types import Body, Call, Headers
 
+_NONE: frozenset[str] = frozenset()
 MAX_NAMING_BYTES = 256 * 1024  # of JSON that is about things; what is larger is passed on as it comes
 _OURS = ("api-version", "api-key")  # of a query: what the caller has no say in
 
@@ -28,7 +31,7 @@ async def read_call(
     *,
     route: str,
     caller: Caller | None = None,
-    reads_usage: bool = False,
+    reads: Reads = NOBODY_READS,
 ) -> Call:
     """The call that a request makes.
 
@@ -40,13 +43,10 @@ async def read_call(
     """
     body, (named, stream, choices, asks_usage, most_tokens) = await _read(scope, receive, head, target, settings)
     model = target.model or named
+    takes_tokens = reads.answers and _takes_tokens(scope["method"], target.operation, model)
+    facts = (target.operation, model, body, stream, head.credential, _NONE, scope["method"])
     return Call(  # not all of it by name: beyond fifteen names Python makes a dictionary of them
-        target.operation,
-        model,
-        body,
-        stream,
-        credential=head.credential,
-        method=scope["method"],
+        *facts,
         query=_query(scope["query_string"]),
         headers=head.forwarded_as_json if body and isinstance(body, bytes) else head.forwarded,
         verbatim=True,
@@ -55,7 +55,10 @@ async def read_call(
         route=route,
         request_id=scope.get("chat_api.request_id", ""),
         caller=caller,
-        is_metered=reads_usage and _takes_tokens(scope["method"], target.operation, model),
+        address=address_of(scope),
+        wish=head.wish,
+        is_metered=reads.usage and takes_tokens,
+        is_read=takes_tokens,
         asks_usage=asks_usage,
         most_tokens=most_tokens,
     )

@@ -152,7 +152,7 @@ async def _judged_answer(response: UpstreamResponse, kind: str, call: Call, depl
     """
     # A coding that the caller cannot read is opened, though it was not asked for.
     is_plain = first(response.headers, b"content-encoding") is None
-    readable = is_plain or (accepts_gzip(call.headers) and not call.is_metered)
+    readable = is_plain or (accepts_gzip(call.headers) and not call.is_read)
     if readable and kind == "application/json":
         body = response.arrived()
         if body is not None:

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from chat_api import settings as settings_module
+from chat_api.cache_checks import lone_caching
 from chat_api.limit_words import lone_counting, pace_text, process_count, rates_json, rates_text
 from chat_api.settings import Settings, SettingsError
 
@@ -31,8 +32,9 @@ def load_or_exit(overrides: Mapping[str, str] | None = None) -> Settings:
 
 
 def warn_of_lone_counting(settings: Settings, environ: Mapping[str, str], workers: int = 1) -> None:
-    """Say so where several processes serve, and limits hold for each of them alone."""
-    if warning := lone_counting(settings, process_count(environ, workers)):
+    """Say so where several processes serve, and limits hold for each of them alone, or each keeps its own answers."""
+    processes = process_count(environ, workers)
+    for warning in filter(None, (lone_counting(settings, processes), lone_caching(settings, processes))):
         click.echo(f"Warning: {warning}", err=True)
 
 

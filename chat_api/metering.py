@@ -7,16 +7,19 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from chat_api.caching import Source
 from chat_api.callers import Caller
 from chat_api.counting import Account, Claim, Grant, Price, Store, Taken, Usage
 from chat_api.errors import GatewayError
 from chat_api.expectations import Expectation, Expectations
-from chat_api.headers import QUOTA, media_type
+from chat_api.headers import QUOTA, first, media_type
 from chat_api.ledger import Ledger
 from chat_api.limited import quota, refusal, told_of, too_large
 from chat_api.metered_body import MeteredBody
+from chat_api.operations import route_of
 from chat_api.plans import Plan, Planner
 from chat_api.tokens import goes_on, prompt_tokens, usage_in
+from chat_api.trail import FALLBACK
 from chat_api.types import Attempt, ByteStream, Call, Deployment, Headers, Reply
 
 MAX_LINES = 4096  # callers may name models that nobody has configured, and come from anywhere
@@ -49,6 +52,13 @@ class Count(Struct):
     taken: Taken | None = None  # where its line has an account; else there are claims
     claims: tuple[Claim, ...] = ()
     grant: Grant = Grant()
+    source: Source | None = None  # of an answer that no upstream was asked for
+    price: Price | None = None  # of such an answer
+
+    @property
+    def is_free(self) -> bool:
+        """Whether its answer takes nothing, as somebody else is counted for it."""
+        return self.source is not None and self.source.is_free
 
     @property
     def claimed(self) -> Usage:
@@ -178,10 +188,14 @@ class Meter:
     def _counted(self, reply: Reply, count: Count) -> Reply:
         """The reply, which is settled now or when its body has ended."""
         body: bytes | ByteStream = reply.body
+        if reply.source is not None:
+            count.source, count.price = reply.source, self._price_of(reply, count.line)
         if reply.status >= 400:
             self.end(count, None, is_error=True)
             return _retold(reply, (*count.quota,)) if count.is_told else reply
-        if isinstance(body, bytes):
+        if isinstance(body, bytes) and count.is_free:
+            self.end(count, None)
+        elif isinstance(body, bytes):
             usage = usage_in(body) if count.call.is_metered else None
             # What is only claimed teaches nothing: it would be expected of the next, and a little more.
             self.end(count, usage or (count.claimed if count.call.is_metered else None), is_whole=usage is not None)
@@ -192,7 +206,8 @@ class Meter:
             )
         if count.is_told:
             if told := count.quota:
-                return Reply(reply.status, reply.headers, body, reply.deployment, reply.adaptations, told)
+                more = (reply.adaptations, told, reply.kept, reply.source)
+                return Reply(reply.status, reply.headers, body, reply.deployment, *more)
             reply = _retold(reply, ())
         elif body is reply.body:
             return reply
@@ -206,7 +221,7 @@ class Meter:
         Where it did not say what it took, it is as many tokens as events have gone on: Azure puts one into each.
         """
         usage, call = told, count.call
-        if not call.is_metered:
+        if not call.is_metered or count.is_free:
             usage = None
         elif told is None and (not is_stream or goes_on(call.body)):
             usage = count.claimed
@@ -227,7 +242,7 @@ class Meter:
         call, line = count.call, count.line
         last = call.trail[-1] if call.trail else None
         if last is None:
-            label, price = "-", None
+            label, price = count.source.name if count.source is not None else "-", count.price
         elif last.deployment is line.deployment and last.fallback is None:
             label, price = line.label, line.last_price
         else:
@@ -246,6 +261,12 @@ class Meter:
                 line.expectation.note(count.prompt, usage, _choices(call))
         if self._ledger is not None and call.caller is not None:
             self._ledger.note(call.caller.name, count.model, label, usage, is_error=is_error, cost=cost)
+
+    def _price_of(self, reply: Reply, line: Line) -> Price | None:
+        """What the tokens of an answer cost that another caller's call was given, should they have to be paid for."""
+        stand_in = first(reply.kept, FALLBACK)
+        price = self._prices.get(stand_in.decode("latin-1").lower()) if stand_in is not None else line.price
+        return price or self._prices.get(reply.deployment.name.lower())
 
     def _answered(self, line: Line, last: Attempt) -> tuple[str, Price | None]:
         """What the deployment that was asked last is called where it is counted, and what its tokens cost."""
@@ -271,10 +292,3 @@ def _lines(call: Call) -> int:
 def _choices(call: Call) -> int:
     """How many answers a call is counted for."""
     return 1 if call.choices == 1 else max(1, min(call.choices, 100))
-
-
-def route_of(call: Call) -> str:
-    """The path that a call came by, in OpenAI's words, whatever it was really: `/v1/chat/completions`."""
-    if not call.verbatim:
-        return "/v1/gpt/chat"
-    return f"{call.route}/v1/{call.operation}" if not call.operation.startswith("/") else call.route + call.operation

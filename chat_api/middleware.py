@@ -25,13 +25,14 @@ from chat_api.headers import first
 from chat_api.request_head import head_of
 from chat_api.retrying import SHOULD_RETRY
 from chat_api.trail import in_words, told_of
-from chat_api.types import Headers
+from chat_api.types import Headers, Reply
 
 REQUEST_ID = b"x-chat-api-request-id"
 # In the scope, for the access log: who was asked, and the status with which the server itself refused the request.
 TRAIL = "chat_api.trail"
 REFUSED = "chat_api.refused"
 KEY_NAME = "chat_api.key_name"  # of the client key that was presented
+KEPT = "chat_api.kept"  # where its answer is from, if answers are kept or shared: "hit", "miss" …
 # The status of the answer, once it has begun.
 STATUS = "chat_api.status"
 # What is wrong now is wrong in a second too: OpenAI's clients are told not to try again.
@@ -51,6 +52,12 @@ def note_caller(scope: Scope, caller: Caller | None) -> None:
     """The access log is to name the client key that was presented."""
     if caller is not None and caller.key is not None:
         scope[KEY_NAME] = caller.name
+
+
+def note_kept(scope: Scope, reply: Reply) -> None:
+    """The access log is to say where the answer is from."""
+    if reply.kept:
+        scope[KEPT] = reply.kept[0][1].decode()
 
 
 class AccessLog:
@@ -101,6 +108,8 @@ class AccessLog:
             trail = scope.get(TRAIL)
             served = in_words(trail) if trail else ""
             words = f"{client} {scope['method']} {path} {status}{cut} {milliseconds:.1f} ms {request_id}{served}"
+            if KEPT in scope:
+                words += f" cache={scope[KEPT]}"
             if KEY_NAME in scope:
                 words += f" key={scope[KEY_NAME]}"
             self._write(words)

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from chat_api.azure_url import is_deployment_name
 from chat_api.errors import RequestError, UnknownPath
+from chat_api.types import Call
 
 DEPLOYMENT_SCOPED = frozenset(
     {
@@ -124,3 +125,10 @@ def _check_segment(segment: str, path: str, *, may_have_slash: bool) -> None:
     )
     if is_bad or ("/" in text and not may_have_slash):
         raise RequestError(f"{segment[:200]!r} cannot stand in a path", code="invalid_path")
+
+
+def route_of(call: Call) -> str:
+    """The path that a call came by, in OpenAI's words, whatever it was really: `/v1/chat/completions`."""
+    if not call.verbatim:
+        return "/v1/gpt/chat"
+    return f"{call.route}/v1/{call.operation}" if not call.operation.startswith("/") else call.route + call.operation

@@ -66,6 +66,8 @@ class Status:
             "draining": scope["app"].is_draining,
             "retry_budget": status.retry_budget(gateway.budget, now),
             "limits": gateway.meter and {"store": gateway.meter.store.state(), "refused": gateway.meter.refused},
+            "kept": gateway.keeping and gateway.keeping.state(),
+            "conversation_log": gateway.conversations and gateway.conversations.log.state(),
             "deployments": status.deployments(members, gateway.models_by_deployment(), now),
         }
         await _json(content)(scope, receive, send)

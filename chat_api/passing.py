@@ -42,8 +42,8 @@ async def pass_whole(reply: Reply, send: Send, *, head_only: bool = False) -> No
     """Send a reply whose body is there."""
     assert isinstance(reply.body, bytes)  # noqa: S101 - the caller saw to it
     if head_only:
-        return await send_whole(send, reply.status, relayed_verbatim(reply.headers, reply.quota), b"")
-    headers = relayed_whole(reply.headers, reply.quota)
+        return await send_whole(send, reply.status, relayed_verbatim(reply.headers, reply.quota, reply.kept), b"")
+    headers = relayed_whole(reply.headers, reply.quota, reply.kept)
     if reply.status != 204:
         headers = (*headers, (b"content-length", b"%d" % len(reply.body)))
     return await send_whole(send, reply.status, headers, reply.body)
@@ -63,7 +63,7 @@ async def pass_bytes(reply: Reply, send: Send) -> None:
     """
     body = reply.body
     assert not isinstance(body, bytes)  # noqa: S101 - the caller saw to it
-    headers = relayed_verbatim(reply.headers, reply.quota)
+    headers = relayed_verbatim(reply.headers, reply.quota, reply.kept)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     try:
         while (waiting := await body.flow(lambda chunk: _sending(send(_part(chunk))))) is not None:
@@ -153,7 +153,7 @@ class EventPassage:
         if not self.has_begun:
             self.has_begun = True
             self._is_sending = True
-            await self._send(_head((*EVENT_STREAM, *relayed(reply.headers, reply.quota))))
+            await self._send(_head((*EVENT_STREAM, *relayed(reply.headers, reply.quota, reply.kept))))
             self._is_sending = False
             self.keep_open()
         try:

@@ -71,6 +71,9 @@ class Group:
         self.members = tuple(dict.fromkeys(member for tier in self.tiers for member in tier.members))
         self.only = self.members[0] if len(self.members) == 1 else None
         self.resources = frozenset(member.deployment.resource for member in self.members)
+        # Who they are: another configuration may have others answer.
+        served = [one.deployment for tier in self.tiers if tier.fallback is None for one in tier.members]
+        self.served_by = " ".join(f"{one.kind}:{one.api_version}:{one.name}@{one.base_url}" for one in served)
         # Whose keys they are asked with: ours, or the caller's for servers of this kind or that.
         self.keyed_by = frozenset("us" if one.deployment.key else one.deployment.kind for one in self.members)
 

@@ -15,7 +15,7 @@ from chat_api.errors import GatewayError, UnknownPath, WrongMethod
 from chat_api.gateway import Gateway
 from chat_api.incoming import read_call
 from chat_api.keyring import check_model
-from chat_api.middleware import TRAIL, address_of, note_caller, upstream_id
+from chat_api.middleware import TRAIL, address_of, note_caller, note_kept, upstream_id
 from chat_api.models import Models
 from chat_api.operations import DEPLOYMENT_SCOPED, Target, parse_path, path_meant
 from chat_api.pace import interval_of
@@ -74,7 +74,7 @@ class RelayedApi:
         if caller is not None:
             note_caller(scope, caller)
         call = await read_call(
-            scope, receive, head, target, settings, route=self._route, caller=caller, reads_usage=gateway.reads_usage
+            scope, receive, head, target, settings, route=self._route, caller=caller, reads=gateway.reads
         )
         await _relay(scope, receive, send, call, gateway, settings)
 
@@ -110,6 +110,8 @@ async def _relay(scope: Scope, receive: Receive, send: Send, call: Call, gateway
                 passage.keep_open()
             try:
                 reply = await gateway.handle(call)
+                if reply.kept:
+                    note_kept(scope, reply)
                 answer = relayable(reply, call, time.time())
             except GatewayError as error:
                 if not passage.has_begun:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from chat_api.cache_control import parse_cache_control
+from chat_api.caching import Wish
 from chat_api.headers import first, forwarded, media_type, presented_credential
 from chat_api.types import Headers, Secret
 
@@ -31,6 +33,7 @@ class RequestHead:
     coding: bytes | None  # Content-Encoding
     is_chunked: bool
     credential: Secret | None  # what the caller presents, if anything
+    wish: Wish  # what is asked of answers that are kept
     forwarded: Headers  # what goes upstream
     forwarded_as_json: Headers  # the same with a body that is JSON, whatever it was called
 
@@ -64,6 +67,7 @@ def _read(headers: Headers) -> RequestHead:
         coding=first(headers, b"content-encoding"),
         is_chunked=first(headers, b"transfer-encoding") is not None,
         credential=Secret(presented) if presented else None,
+        wish=parse_cache_control(b",".join(_all(headers, b"cache-control"))),
         forwarded=going_on,
         forwarded_as_json=_as_json(going_on),
     )

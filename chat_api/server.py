@@ -18,6 +18,7 @@ import uvicorn
 from chat_api import __version__
 from chat_api.app import App
 from chat_api.azure_url import Endpoint
+from chat_api.cache_checks import cache_line
 from chat_api.limit_words import limits_line
 from chat_api.logs import AccessLines
 from chat_api.protocol import KEEPALIVE_SECONDS, Protocol, SheddingServer
@@ -208,11 +209,19 @@ def answering(settings: Settings, upstream: str) -> list[str]:
     lines += [f"  {one.prefix}/: {one.root}" for one in (*settings.openai, *settings.extra) if one.prefix]
     if settings.client_keys:
         lines.append(f"Callers present one of {len(settings.client_keys)} client keys.")
-    if limits := limits_line(settings):
-        lines.append(limits)
+    lines += filter(None, (limits_line(settings), cache_line(settings), _log_line(settings)))
     if settings.upstream != "emulator" and (settings.proxies.http or settings.proxies.https):
         lines.append("Requests go out through a proxy.")
     return lines
+
+
+def _log_line(settings: Settings) -> str | None:
+    """Where conversations are written down, if any are."""
+    if not settings.logs_conversations:
+        return None
+    whose = " of some client keys" if settings.log_chat == "false" else ""
+    without = ", without their words" if settings.log_chat == "meta" else ""
+    return f"Conversations{whose} are logged in {settings.log_dir}{without}."
 
 
 def _asked(endpoint: Endpoint) -> str:

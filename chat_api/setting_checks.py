@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chat_api.azure_url import ENDPOINTS_FORM
+from chat_api.cache_checks import cache_conflicts, cache_warnings
 from chat_api.callers import digest_of
 from chat_api.headers import is_loopback
 from chat_api.limit_checks import key_conflicts, limit_warnings
@@ -52,7 +53,14 @@ def warnings_of(settings: Settings, values: Mapping[str, Any], names: Mapping[st
         warnings.append("ENDPOINT lists several resources and KEY is not set: a caller's own key opens one of them")
     if settings.allow_anonymous and settings.lends_key and not is_loopback(settings.host):
         warnings.append("ALLOW_ANONYMOUS is on: whoever reaches this port uses the server's Azure key")
-    return (*warnings, *limit_warnings(settings, values, names))
+    warnings += [*_log_warnings(settings), *limit_warnings(settings, values, names), *cache_warnings(settings, values)]
+    return tuple(warnings)
+
+
+def _log_warnings(settings: Settings) -> list[str]:
+    if settings.config.redact and not settings.logs_conversations:
+        return ["the redactions of the config file are not used: no conversation is logged (LOG_CHAT)"]
+    return []
 
 
 def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[str, str]) -> list[tuple[set[str], str]]:
@@ -81,6 +89,7 @@ def conflicts_of(settings: Settings, values: Mapping[str, Any], names: Mapping[s
     problems += _shared_operator_key(settings, values, names)
     problems += _fallback_conflicts(settings, values)
     problems += key_conflicts(settings)
+    problems += cache_conflicts(settings, values)
     unpaired = False
     for urls, prefixes in (("OPENAI_BASE_URL", "OPENAI_ROUTE_PREFIX"), ("EXTRA_BASE_URL", "EXTRA_ROUTE_PREFIX")):
         count, expected = len(values[prefixes] or ()), len(values[urls] or ())

@@ -17,6 +17,8 @@ from chat_api.types import Secret
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 UNKNOWN_MODEL = ("pass", "default", "reject")
 UPSTREAMS = ("azure", "openai")
+LOG_CHAT = ("false", "true", "meta")
+_FLAGS = {"true": ("true", "t", "yes", "y", "on", "1"), "false": ("false", "f", "no", "n", "off", "0")}
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -92,6 +94,25 @@ def _parse_log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError("not a log level")
     return text.lower()
+
+
+def parse_log_chat(text: str) -> str:
+    """Whether conversations are logged: "true", "false" or "meta"."""
+    word = text.lower()
+    for meant, words in _FLAGS.items():
+        if word in words:
+            return meant
+    if word not in LOG_CHAT:
+        raise ValueError("none of them")
+    return word
+
+
+def _parse_folder(text: str) -> Path:
+    path = Path(text)
+    nearest = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), path)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"no folder can be written at {path.absolute()}")
+    return path
 
 
 def _parse_listen(text: str) -> tuple[str, int]:
@@ -214,4 +235,6 @@ PARSERS = {
     "stop": _parse_stop,
     "readable_file": _parse_readable_file,
     "log_level_name": _parse_log_level,
+    "log_chat": parse_log_chat,
+    "log_dir": _parse_folder,
 }

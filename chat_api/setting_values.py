@@ -7,6 +7,7 @@ from typing import Any
 
 from chat_api.azure_url import Endpoint
 from chat_api.callers import ClientKey
+from chat_api.config_cache import CHAT, EMBEDDINGS, SIMPLE_CHAT
 from chat_api.config_file import Config
 from chat_api.counting import Rate
 from chat_api.setting_parsers import Network
@@ -50,6 +51,14 @@ class Settings:
     store_failure: str
     store_timeout: float
     usage_file: Path | None  # where there is no store
+    cache_chat_completion: bool
+    cache_embeddings: bool
+    cache_backend: str  # "memory", "lmdb" or "redis"
+    cache_url: Secret | Path | None  # a Redis or a folder; None for memory
+    cache_ttl: float
+    cache_max_bytes: int
+    cache_shared: bool
+    coalesce: bool
     endpoints: tuple[Endpoint, ...]  # each with the deployment and the version that it is asked for
     deployment_name: str | None
     api_version: str
@@ -81,6 +90,10 @@ class Settings:
     max_body_bytes: int
     max_upload_bytes: int
     log_level: str
+    log_chat: str  # "false", "true" or "meta"; a client key may say otherwise
+    log_dir: Path
+    log_max_file_bytes: int
+    log_keep_days: int  # 0 for ever
     warnings: tuple[str, ...] = ()
 
     @property
@@ -132,7 +145,20 @@ class Settings:
         )
 
     @property
+    def logs_conversations(self) -> bool:
+        """Whether any call is written down."""
+        kinds = {self.log_chat, *(key.log_chat for key in self.client_keys if key.log_chat)}
+        return kinds != {"false"}
+
+    @property
     def counts_usage(self) -> bool:
         """Whether it is kept who took how many tokens: there is somebody to tell apart, or something to hold it to."""
         limited = self.caller_token_limit or self.model_token_limit
         return bool(self.client_keys or limited or self.store_url or self.config.prices)
+
+    @property
+    def cached_routes(self) -> Mapping[str, float]:
+        """For how long answers are kept, by route; what is not in it is not kept."""
+        of_chat = self.cache_chat_completion
+        routes = {SIMPLE_CHAT: of_chat, CHAT: of_chat, EMBEDDINGS: self.cache_embeddings, **self.config.cache}
+        return {route: self.cache_ttl if kept is True else float(kept) for route, kept in routes.items() if kept}

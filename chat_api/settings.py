@@ -14,13 +14,25 @@ from typing import Any
 
 from chat_api import dropin
 from chat_api.azure_url import DEFAULT_API_VERSION, Endpoint
+from chat_api.cache_parsers import LIKE_LMDB, LMDB, MEMORY, REDIS
 from chat_api.callers import unnamed_key
 from chat_api.config_file import Config, mentions_callers, read_config
 from chat_api.environment import SETTING_OF, Environment
 from chat_api.setting_checks import conflicts_of, misspellings, warnings_of
 from chat_api.setting_parsers import PARSERS, reason_for
 from chat_api.setting_values import Server, Settings
-from chat_api.settings_table import CALLER_LIMITS, CALLERS, DEFAULTS, LIMITS, MODELS, PROXY_FORM, SERVER, SEVERAL
+from chat_api.settings_table import (
+    CACHE,
+    CALLER_LIMITS,
+    CALLERS,
+    CONVERSATIONS,
+    DEFAULTS,
+    LIMITS,
+    MODELS,
+    PROXY_FORM,
+    SERVER,
+    SEVERAL,
+)
 from chat_api.types import Proxies, Secret
 
 __all__ = ["ENV_FILE", "Server", "Settings", "SettingsError", "load"]
@@ -31,6 +43,8 @@ _LISTS = (
 )
 _TABLES = ("req_rate_limit", "model_token_limit", "token_rate_limit")
 
+MEMORY_BYTES = 64 * 1024 * 1024  # of kept answers, where nothing is said
+DISK_BYTES = 1024 * 1024 * 1024
 OPENAI = "https://api.openai.com"
 ENV_FILE = Path(__file__).resolve().parent.parent / ".env"
 
@@ -106,7 +120,8 @@ def _read_config(values: dict[str, Any], env_file: Path) -> Config:
         config = read_config(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
-    if named and not (config.deployments or config.fallbacks or config.client_keys or config.prices):
+    callers = config.client_keys or config.prices or config.cache or config.redact
+    if named and not (config.deployments or config.fallbacks or callers):
         raise ValueError(f"{path}: it has no deployments; config.example.yaml shows some")
     values["CONFIG_FILE"] = path
     return config
@@ -131,7 +146,9 @@ def _settled(
     settings = Settings(
         **plain,
         client_keys=(*unnamed, *config.client_keys),
+        **_cache(values, env_file),
         usage_file=env_file.with_name("usage.json") if file is None else file or None,
+        log_dir=values["LOG_DIR"] or env_file.with_name("log"),
         fallbacks=MappingProxyType(fallbacks),
         endpoints=endpoints,
         deployment_name=default.deployment,
@@ -151,8 +168,8 @@ def _settled(
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that are what they were read as, by their fields."""
-    rows = (*SERVER, *CALLERS, *CALLER_LIMITS, *MODELS, *SEVERAL, *LIMITS)
-    derived = {"CLIENT_KEYS", "USAGE_FILE"}
+    rows = (*SERVER, *CALLERS, *CALLER_LIMITS, *CACHE, *MODELS, *SEVERAL, *LIMITS, *CONVERSATIONS)
+    derived = {"CLIENT_KEYS", "USAGE_FILE", "CACHE_BACKEND", "CACHE_URL", "CACHE_MAX_BYTES", "LOG_DIR"}
     plain: dict[str, Any] = {row.name.lower(): values[row.name] for row in rows if row.name not in derived}
     listen = plain.pop("listen")
     if listen:
@@ -160,6 +177,15 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
         plain |= {"http_port": port, "https_port": port}
     plain |= {name: plain[name] or () for name in _LISTS} | {name: plain[name] or {} for name in _TABLES}
     return plain
+
+
+def _cache(values: Mapping[str, Any], env_file: Path) -> dict[str, Any]:
+    """Where answers are kept, and how much of them."""
+    backend = LMDB if values["CACHE_BACKEND"] in LIKE_LMDB else values["CACHE_BACKEND"]
+    url = {MEMORY: None, LMDB: env_file.with_name("cache"), REDIS: values["STORE_URL"]}.get(backend)
+    given = values["CACHE_URL"] if backend != MEMORY else None
+    size = values["CACHE_MAX_BYTES"] or (DISK_BYTES if backend == LMDB else MEMORY_BYTES)
+    return {"cache_backend": backend, "cache_url": given or url, "cache_max_bytes": size}
 
 
 def _endpoints(values: Mapping[str, Any]) -> tuple[tuple[Endpoint, ...], Endpoint]:

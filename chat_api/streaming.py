@@ -147,8 +147,10 @@ class ChatText(StreamingResponse):
 
     media_type = "text/plain"
 
-    def __init__(self, reply: Reply, pace_seconds: float = 0) -> None:
-        super().__init__(_texts(reply, pace_seconds), headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+    def __init__(self, reply: Reply, call: Call, pace_seconds: float = 0) -> None:
+        super().__init__(
+            _texts(reply, call, pace_seconds), headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+        )
 
 
 async def _events(task: asyncio.Task[Reply], call: Call, pace_seconds: float, *, early: bool) -> AsyncIterator[bytes]:
@@ -158,7 +160,7 @@ async def _events(task: asyncio.Task[Reply], call: Call, pace_seconds: float, *,
         reply = accepted(await asyncio.shield(task), call)
         if early and reply.adaptations:  # too late for the header that tells of them
             yield ServerSentEvent(comment=adapted_text(reply), sep="\n").encode()
-        async with aclosing(_steps_in_turn(reply, pace_seconds)) as steps:
+        async with aclosing(_steps_in_turn(reply, call, pace_seconds)) as steps:
             async for step in steps:
                 shown = _without_usage(step) if call.hides_usage else step
                 if shown:
@@ -174,9 +176,9 @@ def _without_usage(step: list[tuple[bytes, str]]) -> list[tuple[bytes, str]]:
     return [(data.replace(NO_USAGE, b""), text) for data, text in step if not tells_usage_only(data)]
 
 
-async def _texts(reply: Reply, pace_seconds: float) -> AsyncIterator[str]:
+async def _texts(reply: Reply, call: Call, pace_seconds: float) -> AsyncIterator[str]:
     try:
-        async with aclosing(_steps_in_turn(reply, pace_seconds)) as steps:
+        async with aclosing(_steps_in_turn(reply, call, pace_seconds)) as steps:
             async for step in steps:
                 if text := "".join([text for _, text in step]):
                     yield text
@@ -184,8 +186,8 @@ async def _texts(reply: Reply, pace_seconds: float) -> AsyncIterator[str]:
         raise StreamBroken(error.message) from error
 
 
-def _steps_in_turn(reply: Reply, pace_seconds: float) -> AsyncGenerator[Step]:
-    steps = _steps(reply)
+def _steps_in_turn(reply: Reply, call: Call, pace_seconds: float) -> AsyncGenerator[Step]:
+    steps = _steps(reply, call)
     return _paced(steps, Pace(pace_seconds)) if pace_seconds else steps
 
 
@@ -203,7 +205,7 @@ async def _paced(steps: AsyncGenerator[Step], pace: Pace) -> AsyncGenerator[Step
                     pace.went(loop.time())
 
 
-async def _steps(reply: Reply) -> AsyncGenerator[Step]:
+async def _steps(reply: Reply, call: Call) -> AsyncGenerator[Step]:
     """The `(data, text)` of the events in each chunk that completes some, up to where the answer is complete.
 
     Raises:
@@ -224,13 +226,13 @@ async def _steps(reply: Reply) -> AsyncGenerator[Step]:
     except UpstreamError:
         if not stream.complete:
             raise  # else only `[DONE]` is missing: every choice had said why it ends
-    _check_complete(stream, reply)
+    _check_complete(stream, reply, call)
     body.expect_end()
 
 
-def _check_complete(stream: ChatStream, reply: Reply) -> None:
+def _check_complete(stream: ChatStream, reply: Reply, call: Call) -> None:
     if stream.error is not None:
-        key = reply.deployment.key
+        key = reply.deployment.key or call.credential
         told = without_key(stream.error, key.reveal().encode()) if key else stream.error
         refusal = read_refusal_in_200(reply.headers, told)
         raise refusal or UpstreamError(f"{reply.deployment.host} sent an event that is no chat chunk")

@@ -58,6 +58,12 @@ def _who(deployment: Deployment, attempts: int, fallback: str | None) -> Headers
 
 
 @lru_cache(maxsize=256)
+def label_of(deployment: Deployment) -> str:
+    """What the deployment is called in the log, made once."""
+    return deployment.label
+
+
+@lru_cache(maxsize=256)
 def _words(deployment: Deployment, attempts: int) -> str:
     label = deployment.label.encode("unicode_escape").decode()
     return f" {label}" if attempts == 1 else f" {label} ({attempts} attempts)"

@@ -39,7 +39,7 @@ def upstream_request(
         body = with_usage(body)
     if (name := model_for_body(call, deployment)) is not None:
         body = with_model(body, name) if isinstance(body, bytes) else body.with_model(name)
-    is_read = call.stream or call.is_metered
+    is_read = call.stream or call.is_read
     headers = _relayed(call.headers, is_read, credential) if call.verbatim else _asked(call.stream, credential)
     return UpstreamRequest(call.method, url(call, deployment), headers, body, deployment.url_setting), applied
 

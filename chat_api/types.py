@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
+from chat_api.caching import Source, Wish
 from chat_api.callers import Caller
 
 MAX_LABEL_CHARS = 128  # of a name that a caller may have made up
@@ -173,7 +174,10 @@ class Call(Struct, frozen=True):
     route: str = ""  # the path prefix of the upstream that was addressed; "" is the main one
     request_id: str = ""  # for the log
     caller: Caller | None = None  # who asks, where anybody wants to know
+    address: str = ""  # the client's, for who writes conversations down
+    wish: Wish = Wish()  # what the caller asks of answers that are kept
     is_metered: bool = False  # whether what its answer took is counted
+    is_read: bool = False  # whether anybody here reads its answer: to count, to keep it or to write it down
     asks_usage: bool = False  # whether the caller wants to be told that in a stream
     most_tokens: int | None = None  # that the answer may have, over all its choices; None if it is not said
     trail: list[Attempt] = field(default_factory=list)  # who was asked so far, in order
@@ -185,8 +189,8 @@ class Call(Struct, frozen=True):
 
     @property
     def hides_usage(self) -> bool:
-        """Whether a stream is asked to tell what it took only to be counted here."""
-        return self.is_metered and self.stream and not self.asks_usage
+        """Whether a stream is asked to tell what it took only to be read here."""
+        return self.is_read and self.stream and not self.asks_usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +256,8 @@ class Reply(Struct, frozen=True):
     deployment: Deployment
     adaptations: tuple[Adaptation, ...] = ()
     quota: Headers = ()  # `x-ratelimit-*` of ours, which go on instead of the upstream's
+    kept: Headers = ()  # what callers are told of where it is from, and how old it is
+    source: Source | None = None  # where it is from, if not from an upstream that was asked for it alone
 
 
 class UpstreamResponse(Protocol):

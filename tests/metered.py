@@ -38,7 +38,15 @@ def chat(body: bytes = CHAT, *, presents: str | None = None, model: str | None =
     """A chat that is counted."""
     credential = Secret(presents) if presents else None
     plain = Call(
-        "chat/completions", model, body, False, credential, verbatim=True, is_metered=True, model_in_body=model
+        "chat/completions",
+        model,
+        body,
+        False,
+        credential,
+        verbatim=True,
+        is_metered=True,
+        is_read=True,
+        model_in_body=model,
     )
     return structs.replace(plain, trail=[], **fields)
 

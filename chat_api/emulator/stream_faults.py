@@ -238,5 +238,6 @@ async def filtered_answer(exchange: Exchange) -> None:
         await exchange.respond(200, encode(whole))
         return
     chunks = list(answer.chunks())
-    chunks[-1]["choices"][0] |= stopped
-    await exchange.play([*(replies.event(chunk) for chunk in (*chunks[:2], chunks[-1])), exchange.end_mark])
+    last = max(number for number, chunk in enumerate(chunks) if chunk["choices"])  # the usage comes after it
+    chunks[last]["choices"][0] |= stopped
+    await exchange.play([*(replies.event(chunk) for chunk in (*chunks[:2], *chunks[last:])), exchange.end_mark])

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.answers import DONE, Stream, answer, completion, events, number_of
 from benchmarks.checks import BodyCheck, Check, Fault, LearnedBody, StreamCheck
-from benchmarks.exchanges import limited, streamed, whole
+from benchmarks.exchanges import kept, limited, streamed, unlike, whole
 from benchmarks.figures import Failure, Figures, Results, Spread, percentile, spread
 from benchmarks.load import ClosedLoop
 from benchmarks.measuring import measure_row
@@ -190,6 +190,46 @@ def test_limited_exchange_presents_the_key() -> None:
     assert keyed.replace(b"api-key: sk-chat-benchmark\r\n", b"") == plain != keyed
 
 
+def test_answer_that_was_not_kept_is_told() -> None:
+    """Where every answer is to be one that was kept, one that was not, or that says nothing of it, is a fault."""
+    due = kept(whole(1)).headers
+    hit = whole_answer(b"one").replace(b"content-length", b"X-Chat-API-Cache: hit\r\ncontent-length")
+
+    asyncio.run(ask(hit, lambda: BodyCheck(b"one"), requests=3, headers=due))
+    for other in (hit.replace(b": hit", b": miss"), whole_answer(b"one")):
+        with pytest.raises(Fault, match="connection 0: the answer has no x-chat-api-cache: hit"):
+            asyncio.run(ask(other, lambda: BodyCheck(b"one"), headers=due))
+
+
+def test_no_request_is_like_another_where_none_may_share_an_answer() -> None:
+    """Each request asks something else, in as many bytes, and the answer has to say that it was nobody else's."""
+    exchange = unlike(whole(1))
+    seen: list[bytes] = []
+
+    class Noted(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            seen.append(data)
+            self.transport.write(b"HTTP/1.1 200 OK\r\nx-chat-api-cache: bypass\r\ncontent-length: 0\r\n\r\n")
+
+    async def run() -> None:
+        server = await asyncio.get_running_loop().create_server(Noted, "127.0.0.1", 0)
+        load = ClosedLoop(exchange.request, lambda: BodyCheck(b""), exchange.headers, exchange.new_request)
+        async with server, asyncio.timeout(10):
+            await load.open(server.sockets[0].getsockname()[1], 2)
+            await load.run(20)
+            load.close()
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert len({*seen}) == len(seen) == 20
+    assert {len(request) for request in seen} == {len(whole(1).request)}
+    assert all(json.loads(request.partition(b"\r\n\r\n")[2])["model"] == "json-1k" for request in seen)
+
+
 def test_first_answer_of_the_simple_endpoint_is_read_and_the_others_equal_it() -> None:
     """The first answer to a prompt holds `success`, the text and the completion; later ones are the same bytes."""
     content = json.loads(COMPLETION)
@@ -333,6 +373,7 @@ RESULTS = Results(
         {
             "ours": {"cpu_us_per_request": 90.0, "gap_p99_ms": 130.0},
             "ours-limited": {"cpu_us_per_request": 97.0},
+            "ours-coalescing": {"cpu_us_per_request": 101.0},
             "nginx": {"cpu_us_per_request": 15.0},
         },
         {"ours": {"cpu_us_per_request": 50.0}, "nginx": {"cpu_us_per_request": 10.0}, "direct": {"gap_p99_ms": 1.0}},
@@ -386,20 +427,36 @@ def test_targets_are_judged_by_the_median_ratio() -> None:
         ("x nginx", 5.0, True),
         ("x plain", None, False),
         ("µs", 7.0, True),
+        ("µs", 11.0, False),
+        ("µs", None, False),
     ]
     assert not Verdict(TARGETS[0], 5.01).is_met
     assert "not measured" in target_table(verdicts)
 
 
-def test_what_limits_add_is_told_beside_the_rest() -> None:
-    """The table has the difference between this gateway with limits and without, round by round; nobody else's."""
-    told = row_table("json-1k", "JSON", RESULTS, ["ours", "ours-limited", "nginx"])
+def test_what_this_gateway_does_besides_is_told_beside_the_rest() -> None:
+    """The table has the difference to this gateway with nothing besides, round by round; of nobody else's."""
+    told = row_table("json-1k", "JSON", RESULTS, ["ours", "ours-limited", "ours-coalescing", "ours-logged", "nginx"])
 
     assert [line.split() for line in told.splitlines() if "added" in line] == [
-        ["added", "to", "ours", "-", "7.00", "-", "-"]
+        ["added", "to", "ours", "-", "7.00", "11.0", "-", "-", "-"]
     ]
     assert "added to ours" not in row_table("json-1k", "JSON", RESULTS, ["ours-limited", "nginx"])
     assert "added to ours" not in row_table("json-1k", "JSON", RESULTS, ["ours", "nginx"])
+
+
+def test_kept_answers_are_judged_beside_starlette() -> None:
+    """What a kept answer costs is a ratio to what one costs that Starlette gives by itself."""
+    rounds: list[dict[str, Figures]] = [
+        {"ours-cached": {"cpu_us_per_request": 26.0}, "starlette": {"cpu_us_per_request": 20.0}}
+    ]
+    (verdict,) = judged({"cache-hit": Results(rounds)})
+    told = row_table("cache-hit", "kept", Results(rounds), ["ours-cached", "starlette"])
+
+    assert verdict.value == 1.3
+    assert verdict.is_met
+    assert "ours-cached/starlette" in told
+    assert "1.30" in told
 
 
 def test_fault_of_ours_misses_its_target() -> None:
@@ -433,8 +490,8 @@ def bench(*options: str, tmp_path: Path) -> subprocess.Popen[str]:
 def test_quick_run_prints_tables_and_writes_json(tmp_path: Path) -> None:
     """A quick run measures this gateway and none at all, whatever the environment holds, and leaves nothing behind."""
     file = tmp_path / "figures.json"
-    subjects = "ours,ours-limited,direct"
-    options = ("--quick", "--rows", "json-1k,streams-500", "--subjects", subjects, "--json", str(file))
+    subjects = "ours,ours-limited,ours-coalescing,ours-logged,direct,ours-cached,starlette"
+    options = ("--quick", "--rows", "json-1k,cache-hit,streams-500", "--subjects", subjects, "--json", str(file))
     with bench(*options, tmp_path=tmp_path) as running:
         output, progress = running.communicate(timeout=50)
     written = json.loads(file.read_text())
@@ -444,10 +501,11 @@ def test_quick_run_prints_tables_and_writes_json(tmp_path: Path) -> None:
     assert "  added to ours" in output
     assert re.search(r"CPU of a relayed chunk +streams-500", output)
     assert "streams-500: round 1 of 1, direct" in progress
-    assert written["rows"].keys() == {"json-1k", "streams-500"}
-    assert written["rows"]["json-1k"]["rounds"][0]["ours"]["cpu_us_per_request"] > 0
-    assert written["rows"]["json-1k"]["rounds"][0]["ours-limited"]["cpu_us_per_request"] > 0
-    assert written["rows"]["streams-500"]["faults"] == []
+    assert written["rows"].keys() == {"json-1k", "cache-hit", "streams-500"}
+    assert not any(row["faults"] for row in written["rows"].values())
+    figures = {**written["rows"]["json-1k"]["rounds"][0], **written["rows"]["cache-hit"]["rounds"][0]}
+    assert figures.keys() == {*subjects.split(",")}
+    assert all(one["cpu_us_per_request"] > 0 for name, one in figures.items() if name != "direct")
     assert list(tmp_path.iterdir()) == [file]
 
 

@@ -254,7 +254,7 @@ def test_anchors(read: Read) -> None:
         pytest.param(
             "servers: []",
             'the file has an unknown name "servers"; '
-            "it takes api_base, client_keys, currency, deployment_config, deployments, fallbacks, prices",
+            "it takes api_base, cache, client_keys, currency, deployment_config, deployments, fallbacks, log, prices",
             id="top-like-nothing",
         ),
         pytest.param(

@@ -76,6 +76,7 @@ client_keys:
     expires: 2027-01-31
     addresses: [10.0.0.0/8, "::1"]
     budget: 50
+    log_chat: meta
 {PRICES}
 """
     ).client_keys
@@ -90,6 +91,7 @@ client_keys:
         expires=datetime(2027, 2, 1, tzinfo=UTC).timestamp(),
         networks=(ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("::1")),
         budget=50_000_000,
+        log_chat="meta",
     )
     assert hash(key)
 
@@ -241,8 +243,8 @@ def test_key_that_cannot_be_used(refused: Refused, more: str, problem: str) -> N
         ),
         pytest.param(
             f"[{entry('colour: red')}]",
-            'client_keys entry 1 has an unknown name "colour"; it takes addresses, budget, expires, max_parallel, '
-            "models, name, requests, sha256, tokens",
+            'client_keys entry 1 has an unknown name "colour"; it takes addresses, budget, expires, log_chat, '
+            "max_parallel, models, name, requests, sha256, tokens",
             id="unknown-name-like-nothing",
         ),
         pytest.param(

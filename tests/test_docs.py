@@ -1,5 +1,6 @@
 """The documentation is true: tables against the code, commands by running them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -9,15 +10,23 @@ from pathlib import Path
 import pytest
 
 from chat_api import __version__, trail
+from chat_api.cache_parsers import BACKENDS
+from chat_api.config_cache import ROUTES
+from chat_api.conversation import OWN_WORDS
+from chat_api.conversation_forms import COLUMNS, FORMS
 from chat_api.fields import FIELDS
+from chat_api.log_command import log
 from chat_api.settings import load
+from chat_api.settings_cache import CACHE
+from chat_api.settings_log import CONVERSATIONS
 from chat_api.settings_table import GROUPS, TABLE
-from tests.processes import ROOT, process
+from tests.processes import CLI, ROOT, process
 
 README = (ROOT / "README.md").read_text()
 SAMPLE = (ROOT / "sample.env").read_text()
 COMMAND = re.compile(r"^\$ (curl.*|printf.*)\n((?:(?!\$ |```).*\n)*)", re.MULTILINE)
-COMMANDS = [(match[1], match[2]) for match in COMMAND.finditer(README)]
+KEPT = "x-chat-api-cache"  # in what has to be run with CACHE_CHAT_COMPLETION
+COMMANDS = [(match[1], match[2]) for match in COMMAND.finditer(README) if KEPT not in match[0]]
 
 
 def test_readme_table_is_the_settings_table() -> None:
@@ -104,6 +113,63 @@ def test_page_on_several_deployments_names_what_there_is() -> None:
     headers = [name.decode() for name in (trail.DEPLOYMENT, trail.ATTEMPTS, trail.FALLBACK, trail.SERVER_TIMING)]
 
     assert [name for name in (*names, *headers) if name not in page] == []
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize(("page", "count"), [("README.md", 1), ("docs/caching.md", 4)])
+def test_kept_answers_are_given_as_it_says(page: str, count: int) -> None:
+    """With CACHE_CHAT_COMPLETION, as they say, their commands print what stands under them, one after the other."""
+    found = [match for match in COMMAND.findall((ROOT / page).read_text()) if KEPT in match[0]]
+    with process(CLI, "serve", CACHE_CHAT_COMPLETION="true") as server:
+        port = server.wait_for(r"listens at http://127\.0\.0\.1:(\d+)")[1]
+        for command, answer in found:
+            there = command.replace("localhost:8080", f"localhost:{port}")
+            done = subprocess.run(there, shell=True, capture_output=True, text=True, check=True)
+            assert (command, done.stdout.rstrip("\n")) == (command, answer.rstrip("\n"))
+
+    assert len(found) == count
+
+
+def test_page_on_kept_answers_names_what_there_is() -> None:
+    """Each of its settings, each route of which answers are kept, what headers say, and what is counted."""
+    page = (ROOT / "docs" / "caching.md").read_text()
+    words = ["x-chat-api-cache", "Age", "hit", "miss", "shared", "bypass", "no-cache", "no-store", "max-age=60"]
+    names = [*(row.name for row in CACHE), *ROUTES, *BACKENDS, *words]
+
+    assert [name for name in names if name not in page] == []
+
+
+def test_page_on_the_conversation_log_does_what_it_says(tmp_path: Path) -> None:
+    """Its commands, run over the record and openai-forward's lines in it, print what stands under them."""
+    page = (ROOT / "docs" / "conversation-log.md").read_text()
+    blocks = dict(re.findall(r"^```(json|text)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    for path, text in {
+        "logs/chat-2026-11-21.jsonl": blocks["json"],
+        "Log/openai/chat/chat.log": blocks["text"],
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    environ = {**os.environ, "LOG_DIR": str(tmp_path / "logs")}
+    commands = re.findall(r"^\$ (chat-api .*)\n((?:(?!\$ |```).*\n)*)", page, re.MULTILINE)
+    for command, expected in commands:
+        words = [CLI, *command.split()[1:]]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, env=environ)
+        assert (done.stdout.rstrip("\n"), done.stderr) == (expected.rstrip("\n"), "")
+
+    assert len(commands) == 3
+    assert (tmp_path / "alice.csv").read_text().count("alice") == 1
+
+
+def test_page_on_the_conversation_log_names_what_there_is() -> None:
+    """Each option of its commands, each form, and the columns of CSV in their order."""
+    page = (ROOT / "docs" / "conversation-log.md").read_text()
+    options = {name for command in log.commands.values() for option in command.params for name in option.opts}
+    columns = re.findall(r"`(\w+)`", page[page.index("The columns: ") :])
+    settings = [row.name for row in CONVERSATIONS]
+
+    assert [name for name in (*options - {"files"}, *FORMS) if f"`{name}`" not in page] == []
+    assert [name for name in (*settings, *OWN_WORDS, "log_chat", "dropped", "failing") if f"`{name}" not in page] == []
+    assert columns[: len(COLUMNS)] == list(COLUMNS)
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])

@@ -322,8 +322,8 @@ def test_openai_forward(start: Start) -> None:
     assert settings.token_rate_limit == {"/v1/chat/completions": Rate(20, 1)}
     assert settings.warnings == (
         "REQ_RATE_LIMIT: no calls are served at /healthz; it takes routes such as /v1/chat/completions or /v1/gpt/chat",
-        "LOG_CHAT is set, but this server cannot do that yet: no conversation is logged",
     )
+    assert (settings.log_chat, settings.log_dir.name) == ("true", "log")
 
 
 def test_openai_forward_takes_its_keys_in_turn(start: Start) -> None:
@@ -352,6 +352,35 @@ def test_openai_forward_keys_however_they_are_written(start: Start, keys: str) -
     assert start("", {"OPENAI_API_KEY": keys, "HOST": "127.0.0.1"}).openai[0].keys == expected
 
 
+@pytest.mark.parametrize(
+    ("file", "backend", "routes", "warnings"),
+    [
+        pytest.param("CACHE_CHAT_COMPLETION=true\nCACHE_BACKEND=MEMORY", "memory", 2, (), id="memory"),
+        pytest.param("CACHE_EMBEDDING=true\nCACHE_BACKEND=LMDB", "lmdb", 1, (), id="lmdb"),
+        pytest.param(
+            "CACHE_CHAT_COMPLETION=True\nCACHE_EMBEDDING=True\nCACHE_BACKEND=ROCKSDB",
+            "lmdb",
+            3,
+            ("CACHE_BACKEND is rocksdb, which is not here: answers are kept with lmdb",),
+            id="rocksdb",
+        ),
+        pytest.param(
+            "CACHE_OPENAI=true\nCACHE_BACKEND=LevelDB\nCACHE_ROOT_PATH_OR_URL=./FLAXKV_DB",
+            "lmdb",
+            2,
+            ("CACHE_BACKEND is leveldb, which is not here: answers are kept with lmdb",),
+            id="later-version",
+        ),
+        pytest.param("CACHE_OPENAI=False\nCACHE_GENERAL=False\nCACHE_BACKEND=memory", "memory", 0, (), id="off"),
+    ],
+)
+def test_openai_forward_cache(start: Start, file: str, backend: str, routes: int, warnings: tuple[str, ...]) -> None:
+    """What is kept there is kept here, where it says or next to that."""
+    settings = start(f"FORWARD_KEY=a\n{file}\n")
+    assert (settings.cache_backend, len(settings.cached_routes)) == (backend, routes)
+    assert settings.warnings == warnings
+
+
 def test_openai_forward_without_callers_keys(start: Start) -> None:
     """Its own keys are not offered to the network unasked."""
     open_to_all = FORWARD.replace("FORWARD_KEY=fk-xxx1", "")
@@ -364,9 +393,9 @@ def test_openai_forward_without_callers_keys(start: Start) -> None:
 @pytest.mark.parametrize(
     ("file", "root", "prefix"),
     [
-        pytest.param("LOG_CHAT=false", "https://api.openai.com", "", id="as-it-comes"),
+        pytest.param("LOG_CHAT=false\nPRINT_CHAT=false", "https://api.openai.com", "", id="as-it-comes"),
         pytest.param("OPENAI_ROUTE_PREFIX=/", "https://api.openai.com", "", id="root"),
-        pytest.param("ROUTE_PREFIX=openai/\nLOG_CHAT=false", "https://api.openai.com", "/openai", id="early-version"),
+        pytest.param("ROUTE_PREFIX=openai/\nPRINT_CHAT=false", "https://api.openai.com", "/openai", id="early-version"),
         pytest.param(
             "OPENAI_BASE_URL=http://localhost:8081/\nOPENAI_ROUTE_PREFIX=\nFORWARD_KEY=",
             "http://localhost:8081",
@@ -396,6 +425,13 @@ def test_openai_forward_asks_again(start: Start, file: str, seconds: float) -> N
     assert start(f"{file}{FORWARD}", {"ENDPOINT": EAST, "HTTP_PORT": "9000"}).retry_wait == (seconds if file else 0)
 
 
+@pytest.mark.parametrize("setting", ["CACHE_CHAT_COMPLETION=true", "CACHE_BACKEND=LMDB"])
+def test_a_cache_gives_no_file_away(start: Start, setting: str) -> None:
+    """Its settings are settings of ours as well: who keeps answers does not open a server to the network."""
+    settings = start(f"OPENAI_BASE_URL=http://127.0.0.1:8001\n{setting}\n")
+    assert (settings.host, settings.port, settings.upstream) == ("127.0.0.1", 8080, "openai")
+
+
 @pytest.mark.parametrize("name", ["REQ_RATE_LIMIT", "GLOBAL_RATE_LIMIT", "TOKEN_RATE_LIMIT", "RATE_LIMIT_STRATEGY"])
 def test_limits_give_no_file_away(start: Start, name: str) -> None:
     """They are settings of ours as well: who limits a server in front of vLLM does not open it to the network."""
@@ -403,6 +439,19 @@ def test_limits_give_no_file_away(start: Start, name: str) -> None:
     value = "1/second" if name == "GLOBAL_RATE_LIMIT" else value
     settings = start(f"OPENAI_BASE_URL=http://127.0.0.1:8001\n{name}='{value}'\n")
     assert (settings.host, settings.port, settings.upstream) == ("127.0.0.1", 8080, "openai")
+
+
+@pytest.mark.parametrize("value", ["true", "false", "meta"])
+def test_conversation_log_gives_no_file_away(start: Start, value: str) -> None:
+    """LOG_CHAT is a setting of ours: whoever sets it alone does not open the server to the network."""
+    settings = start(f"LOG_CHAT={value}\n")
+    assert (settings.host, settings.port, settings.upstream, settings.log_chat) == (
+        "127.0.0.1",
+        8080,
+        "emulator",
+        value,
+    )
+    assert settings.logs_conversations is (value != "false")
 
 
 @pytest.mark.parametrize(

@@ -130,3 +130,13 @@ def read_stream(server: Gateway, model: str, accept: str = "*/*", path: str = SI
         except httpx.RemoteProtocolError:
             return text, True
     return text, False
+
+
+def test_a_filtered_stream_tells_what_it_took(server: Gateway) -> None:
+    """A stream that the filter stopped has its usage after its finish reason, if it is asked for."""
+    asked = {**fields(RELAYED, "fault-filter-answer"), "stream": True, "stream_options": {"include_usage": True}}
+    events = server.client.post(RELAYED, json=asked).text.split("\n\n")
+
+    assert '"finish_reason":"content_filter"' in events[-4]
+    assert '"total_tokens"' in events[-3]
+    assert events[-2:] == ["data: [DONE]", ""]

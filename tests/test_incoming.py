@@ -10,6 +10,7 @@ from starlette.types import Message
 
 from chat_api import settings
 from chat_api.callers import by_address
+from chat_api.gateway import Reads
 from chat_api.incoming import read_call
 from chat_api.operations import parse_path
 from chat_api.request_head import head_of
@@ -38,7 +39,9 @@ def called(
     async def read() -> Call:
         head, target = head_of(scope), parse_path(path)
         caller = by_address("a")
-        call = await read_call(scope, receive, head, target, SETTINGS, route="", caller=caller, reads_usage=reads_usage)
+        call = await read_call(
+            scope, receive, head, target, SETTINGS, route="", caller=caller, reads=Reads(reads_usage, reads_usage)
+        )
         assert call.caller is caller
         if not isinstance(call.body, bytes) and hasattr(call.body, "aclose"):
             await call.body.aclose()

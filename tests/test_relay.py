@@ -534,7 +534,7 @@ PLAIN = b'{"stream":true}'
 
 def counted(body: bytes = PLAIN, **fields: object) -> Call:
     """A streamed chat whose usage is counted, though its caller does not ask for it."""
-    return structs.replace(call(body, stream=True), **{"is_metered": True, **fields})
+    return structs.replace(call(body, stream=True), **{"is_read": True, **fields})
 
 
 def flowing() -> Response:
@@ -555,7 +555,7 @@ def test_server_that_does_not_know_usage(status: int, body: bytes, verbatim: boo
 @pytest.mark.parametrize(
     ("call_", "status", "body"),
     [
-        pytest.param(counted(is_metered=False), 400, NO_OPTIONS, id="not-counted"),
+        pytest.param(counted(is_read=False), 400, NO_OPTIONS, id="not-counted"),
         pytest.param(counted(asks_usage=True), 400, NO_OPTIONS, id="asked-for-by-the-caller"),
         pytest.param(structs.replace(counted(), stream=False), 400, NO_OPTIONS, id="no-stream"),
         pytest.param(counted(), 400, BUSY, id="refused-for-another-reason"),

@@ -197,10 +197,12 @@ ALL = {"HOST": "0.0.0.0", "ALLOW_ANONYMOUS": "1"}
             {"CLIENT_KEYS": "SECRET,b", "CALLER_TOKEN_LIMIT": "9/day", "STORE_URL": "redis://:SECRET@r"},
             ["\nCallers present one of 2 client keys.\nLimited are tokens, counted in Redis at r:6379.\n", "YOUR_KEY'"],
         ),
+        ({"LOG_CHAT": "true"}, ["\nConversations are logged in /none/log.\n"]),
+        ({"LOG_CHAT": "meta", "LOG_DIR": "/tmp/l"}, ["\nConversations are logged in /tmp/l, without their words.\n"]),
     ],
     ids=[
         *("emulator", "ipv6", "all-addresses", "azure", "endpoints", "endpoints-without-deployment", "callers-own-key"),
-        "limits",
+        *("limits", "log", "log-of-facts"),
     ],
 )
 def test_banner_says_where_and_who_and_what_to_try(environ: dict[str, str], words: list[str]) -> None:

@@ -1,6 +1,7 @@
 """Text into the values of settings, as tables."""
 
 import ipaddress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,6 +86,10 @@ GOOD = [
     pytest.param("host", "[::1]", "[::1]", id="host-ipv6"),
     pytest.param("deployment_name", "my gpt", "my gpt", id="deployment-with-space"),
     pytest.param("log_level_name", "Warning", "warning", id="log-level"),
+    pytest.param("log_chat", "True", "true", id="log-chat"),
+    pytest.param("log_chat", "off", "false", id="log-chat-off"),
+    pytest.param("log_chat", "META", "meta", id="log-chat-meta"),
+    pytest.param("log_dir", "not/yet/there", Path("not/yet/there"), id="log-dir"),
 ]
 NO_ADDRESS = "no host name and no address"
 BAD = [
@@ -143,6 +148,8 @@ BAD = [
     pytest.param("deployment_name", "a/../b", "no deployment is called so", id="deployment-path"),
     pytest.param("stop", "[", "Input data was truncated", id="stop-broken"),
     pytest.param("log_level_name", "trace", "not a log level", id="log-level"),
+    pytest.param("log_chat", "2", "none of them", id="log-chat"),
+    pytest.param("log_dir", "/dev/null/log", "no folder can be written at /dev/null/log", id="log-dir"),
 ]
 
 

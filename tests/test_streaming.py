@@ -210,7 +210,7 @@ USAGE = b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'
 
 def test_usage_that_nobody_asked_for_is_hidden() -> None:
     """Where a stream tells what it took only to be counted, its caller gets the chunks as they would have been."""
-    metered = structs.replace(CALL, is_metered=True)
+    metered = structs.replace(CALL, is_metered=True, is_read=True)
     expected = [FILTER.replace(b',"usage":null', b""), WORD, STOP, DONE]
 
     assert streamed(Body(FILTER, NULL, STOP, USAGE, DONE), call=metered) == expected
@@ -219,7 +219,7 @@ def test_usage_that_nobody_asked_for_is_hidden() -> None:
 
 def test_usage_that_was_asked_for_is_told() -> None:
     """Who asked for it gets every chunk as it came, counted or not."""
-    for asked in (CALL, structs.replace(CALL, is_metered=True, asks_usage=True)):
+    for asked in (CALL, structs.replace(CALL, is_metered=True, is_read=True, asks_usage=True)):
         assert streamed(Body(FILTER, NULL, STOP, USAGE, DONE), call=asked) == [FILTER, NULL, STOP, USAGE, DONE]
 
 

@@ -637,7 +637,7 @@ def test_usage_is_asked_for(
 ) -> None:
     """Only a stream that is counted, and whose caller does not ask himself, is asked to tell what it took."""
     asked = structs.replace(
-        call(b'{"stream":true}', stream=stream), is_metered=metered, asks_usage=asks, verbatim=verbatim
+        call(b'{"stream":true}', stream=stream), is_read=metered, asks_usage=asks, verbatim=verbatim
     )
     assert asked.hides_usage is (metered and stream and not asks)
     request, applied = upstream_request(asked, deployment(), KEY, adaptations)
@@ -647,7 +647,10 @@ def test_usage_is_asked_for(
 def test_usage_and_model() -> None:
     """A body may get another model's name and be asked for usage, both at once."""
     asked = structs.replace(
-        call(b'{"stream":true,"model":"m"}', stream=True), verbatim=True, is_metered=True, model_in_body="m"
+        call(b'{"stream":true,"model":"m"}', stream=True),
+        verbatim=True,
+        is_read=True,
+        model_in_body="m",
     )
     request, _ = upstream_request(asked, V1, KEY)
     assert msgspec.json.decode(bytes(request.body)) == {  # type: ignore[arg-type]
@@ -660,5 +663,5 @@ def test_usage_and_model() -> None:
 @pytest.mark.parametrize(("metered", "coding"), [(True, b"identity"), (False, b"gzip")])
 def test_what_is_counted_is_not_compressed(metered: bool, coding: bytes) -> None:
     """An answer whose usage is read here comes as it is, whatever its caller could read."""
-    asked = structs.replace(relayed(ROWS[0], b"{}", headers=((b"accept-encoding", b"gzip"),)), is_metered=metered)
+    asked = structs.replace(relayed(ROWS[0], b"{}", headers=((b"accept-encoding", b"gzip"),)), is_read=metered)
     assert [value for name, value in sent(asked, CLASSIC).headers if name == b"accept-encoding"] == [coding]

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -67,6 +67,7 @@ CUT = Kind(CutShort, 502, "answer_cut_short", "HOST broke off its answer: .+")
 LATE = Kind(FirstByteTimeout, 504, "upstream_timeout", r"no answer from HOST within FIRST_BYTE_TIMEOUT \(0.2 s\)")
 STUCK = Kind(IdleTimeout, 504, "upstream_timeout", r"HOST went silent for IDLE_TIMEOUT \(0.2 s\) within its answer")
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+PATIENT_TO_CONNECT = replace(HASTY, connect_seconds=10.0)  # which is not what fails here
 LENGTH = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"
 
 
@@ -98,7 +99,7 @@ def test_fault_is_told_apart(hop: Hop, serve: Serve, kind: Kind) -> None:
     """Each way to fail has its class, code and words, and none has the key; an early end is never an end."""
 
     async def main() -> tuple[GatewayError, str]:
-        async with upstream(serve) as up, hop.transport(HASTY) as transport:
+        async with upstream(serve) as up, hop.transport(PATIENT_TO_CONNECT) as transport:
             with pytest.raises(GatewayError) as caught:
                 await fetch(transport, asking(up.url))
             return caught.value, up.host

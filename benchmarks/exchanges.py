@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 
 from benchmarks.answers import completion, events
 from benchmarks.checks import BodyCheck, Check, LearnedBody, RefusalCheck, StreamCheck
 
 INSTRUCTION = "You are an assistant that answers briefly and to the point."
 QUESTION = "What is the difference between a ratio that was measured and one that is hoped for?"
+_ASKS = b"What is "  # how it begins, in whose place a number may stand
 
 CLIENT_KEY = "sk-chat-benchmark"
 RATE_LIMITS = frozenset(
@@ -25,13 +27,15 @@ class Exchange:
         request: its bytes.
         new_check: makes what checks the next answer.
         status: what its answers have to be.
-        headers: names of headers, in lower case, that its answers have to have.
+        headers: that its answers have to have: names in lower case, or `name: value`.
+        new_request: makes the next request, where none is to be like another; they are as long as `request`.
     """
 
     request: bytes
     new_check: Callable[[], Check]
     status: int = 200
     headers: frozenset[bytes] = frozenset()
+    new_request: Callable[[], bytes] | None = None
 
 
 def whole(kilobytes: int) -> Exchange:
@@ -56,6 +60,22 @@ def limited(exchange: Exchange) -> Exchange:
     head, end, body = exchange.request.partition(b"\r\n\r\n")
     request = b"%b\r\napi-key: %b%b%b" % (head, CLIENT_KEY.encode(), end, body)
     return replace(exchange, request=request, headers=RATE_LIMITS)
+
+
+def kept(exchange: Exchange) -> Exchange:
+    """The same, of which every answer was kept."""
+    return replace(exchange, headers=frozenset({b"x-chat-api-cache: hit"}))
+
+
+def unlike(exchange: Exchange) -> Exchange:
+    """The same with another question each time, so that no call has an answer that another could share."""
+    before, _, after = exchange.request.partition(_ASKS)
+    numbers = count()
+    return replace(
+        exchange,
+        headers=frozenset({b"x-chat-api-cache: bypass"}),
+        new_request=lambda: b"%b%0*d%b" % (before, len(_ASKS), next(numbers), after),
+    )
 
 
 def relayed_stream_request(scenario: str) -> bytes:

@@ -151,7 +151,7 @@ class HeadConnection(Connection):
     Args:
         owner: who is told.
         name: what a fault says of where it was.
-        due: the headers' names, in lower case.
+        due: the headers: names in lower case, or `name: value`.
     """
 
     def __init__(self, owner: Owner, name: str, due: frozenset[bytes]) -> None:
@@ -161,7 +161,8 @@ class HeadConnection(Connection):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header of an answer."""
-        self._missing.discard(name.lower())
+        name = name.lower()
+        self._missing -= {name, b"%b: %b" % (name, value)}
 
     def on_headers_complete(self) -> None:
         """The head of an answer is there."""
@@ -177,11 +178,19 @@ class ClosedLoop:
     Args:
         request: the request that is sent, again and again.
         new_check: makes what checks the next answer.
-        headers: names of headers, in lower case, that its answers have to have.
+        headers: that its answers have to have: names in lower case, or `name: value`.
+        new_request: makes the next request, if it is not the same again and again.
     """
 
-    def __init__(self, request: bytes, new_check: Callable[[], Check], headers: frozenset[bytes] = frozenset()) -> None:
+    def __init__(
+        self,
+        request: bytes,
+        new_check: Callable[[], Check],
+        headers: frozenset[bytes] = frozenset(),
+        new_request: Callable[[], bytes] | None = None,
+    ) -> None:
         self._request = request
+        self._new_request = new_request
         self._new_check = new_check
         self._headers = headers
         self._connections: list[Connection] = []
@@ -236,4 +245,4 @@ class ClosedLoop:
     def _send_next(self, connection: Connection) -> None:
         if self._unsent > 0:
             self._unsent -= 1
-            connection.send(self._request, self._new_check())
+            connection.send(self._new_request() if self._new_request else self._request, self._new_check())

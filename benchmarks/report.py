@@ -5,11 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.figures import Results, Spread
-from benchmarks.subjects import DIRECT, LIMITED, NGINX, OURS, PLAIN
+from benchmarks.subjects import CACHED, DIRECT, NGINX, OURS, PLAIN, STARLETTE, WITHOUT_CACHE
 from benchmarks.targets import Verdict
 
 NONE = "-"  # where there is no figure
 _RATIO, _ADDED = "ratio", "added"
+_COMPARED = ((OURS, NGINX), (OURS, PLAIN), (CACHED, STARLETTE))
 # Each figure in the order of a table: what it is called there, and how it is compared.
 _SHOWN = {
     "cpu_us_per_request": ("CPU, µs a request", _RATIO),
@@ -29,17 +30,17 @@ _SHOWN = {
 
 def row_table(name: str, title: str, results: Results, subjects: Sequence[str]) -> str:
     """A row's figures: a column for each subject, then the ratios; median (lowest to highest) of the rounds."""
-    others = [other for other in (NGINX, PLAIN) if other in subjects and OURS in subjects]
-    lines = [["", *subjects, *(f"{OURS}/{other}" for other in others)]]
+    compared = [pair for pair in _COMPARED if {*pair} <= {*subjects}]
+    lines = [["", *subjects, *map("/".join, compared)]]
     for figure, (label, comparison) in _SHOWN.items():
         spreads = [results.spread(subject, figure) for subject in subjects]
         if any(spreads):
-            ratios = [results.ratio(figure, OURS, other) if comparison == _RATIO else None for other in others]
+            ratios = [results.ratio(figure, *pair) if comparison == _RATIO else None for pair in compared]
             lines.append([label, *map(_cell, [*spreads, *ratios])])
-        for than, compared in _beside(subjects, comparison):
-            added = [results.added(figure, subject, than) if subject in compared else None for subject in subjects]
+        for than, more in _beside(subjects, comparison):
+            added = [results.added(figure, subject, than) if subject in more else None for subject in subjects]
             if any(added):
-                lines.append([f"  added to {than}", *map(_cell, [*added, *([None] * len(others))])])
+                lines.append([f"  added to {than}", *map(_cell, [*added, *([None] * len(compared))])])
     notes = [_overrun(results, subject) for subject in subjects]
     faults = [f"  FAULT in round {fault.round}, {fault.subject}: {fault.text}" for fault in results.faults]
     return "\n".join([f"{name}: {title}", *aligned(lines), *filter(None, notes), *faults])
@@ -82,8 +83,8 @@ def document(
 
 def _beside(subjects: Sequence[str], comparison: str | None) -> list[tuple[str, set[str]]]:
     """To whose figures, if anybody's, what others add is told, and who they are."""
-    than, compared = (DIRECT, {*subjects} - {DIRECT}) if comparison == _ADDED else (OURS, {LIMITED})
-    return [(than, compared)] if comparison and than in subjects else []
+    than, more = (DIRECT, {*subjects} - {DIRECT}) if comparison == _ADDED else (OURS, {*WITHOUT_CACHE} - {OURS})
+    return [(than, more)] if comparison and than in subjects else []
 
 
 def _overrun(results: Results, subject: str) -> str:

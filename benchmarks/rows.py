@@ -8,17 +8,32 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from benchmarks.exchanges import Exchange, any_prompt, limited, prompted, streamed, whole
+from benchmarks.exchanges import Exchange, any_prompt, kept, limited, prompted, streamed, unlike, whole
 from benchmarks.figures import Figures
 from benchmarks.load import ClosedLoop
 from benchmarks.paced import PacedStreams
 from benchmarks.processes import READY_SECONDS, NotStarted, cpu_ns, resident_bytes
-from benchmarks.subjects import DIRECT, EMULATED, LIMITED, NGINX, OURS, PLAIN, Subject, Subjects
+from benchmarks.subjects import (
+    ALONE,
+    CACHED,
+    COALESCING,
+    DIRECT,
+    EMULATED,
+    LIMITED,
+    LOGGED,
+    NGINX,
+    OURS,
+    PLAIN,
+    WITHOUT_CACHE,
+    Subject,
+    Subjects,
+)
 
 CONNECTIONS = 32
 HANGS_SECONDS = 120  # after which a measurement has failed
 SETTLE_SECONDS = 1
-RELAYS = (OURS, LIMITED, NGINX, PLAIN)
+WRITTEN_SECONDS = 0.3  # in which what is written down besides has been written, and counts
+RELAYS = (*WITHOUT_CACHE, NGINX, PLAIN)
 EVERYONE = (OURS, NGINX, PLAIN, DIRECT)
 
 Run = Callable[[Coroutine[Any, Any, Figures]], Figures]
@@ -62,6 +77,8 @@ class Row(Protocol):
 class RequestRow:
     """A fixed number of requests, each connection sending its next when it has its answer.
 
+    One comes before them: with its answer a gateway that keeps answers has it.
+
     Args:
         name: what the command line calls it.
         title: what it is, for people.
@@ -87,15 +104,22 @@ class RequestRow:
         return run(self._measure(subjects.shared(name), self.exchanges[name](), requests))
 
     async def _measure(self, subject: Subject, exchange: Exchange, requests: int) -> Figures:
-        loop = ClosedLoop(exchange.request, exchange.new_check, exchange.headers)
+        first = ClosedLoop(exchange.request, exchange.new_check)
+        loop = ClosedLoop(exchange.request, exchange.new_check, exchange.headers, exchange.new_request)
         try:
             async with asyncio.timeout(HANGS_SECONDS):
+                await first.open(subject.port, 1)
+                await first.run(1)
                 await loop.open(subject.port, CONNECTIONS)
                 await loop.run(max(requests // 10, CONNECTIONS))
+                await _written(subject)
                 cpu, started = _cpu_ns(subject), time.perf_counter()
                 await loop.run(requests)
-                cpu, seconds = _cpu_ns(subject) - cpu, time.perf_counter() - started
+                seconds = time.perf_counter() - started
+                await _written(subject)
+                cpu = _cpu_ns(subject) - cpu
         finally:
+            first.close()
             loop.close()
         # How many streams end in a second is the upstream's doing.
         figures = {} if self.chunks else {"requests_per_s": requests / seconds}
@@ -217,6 +241,11 @@ async def _warm_up(subject: Subject) -> None:
             loop.close()
 
 
+async def _written(subject: Subject) -> None:
+    if subject.name == LOGGED:
+        await asyncio.sleep(WRITTEN_SECONDS)
+
+
 def _cpu_ns(subject: Subject) -> int:
     return 0 if subject.pid is None else cpu_ns(subject.pid)
 
@@ -235,6 +264,7 @@ def all_rows(*, quick: bool) -> dict[str, Row]:
         RequestRow("json-1k", "relayed JSON of 1 kB", many, _asked((*RELAYS, DIRECT), small)),
         RequestRow("json-300k", "relayed JSON of 300 kB", some, _asked(EVERYONE, large)),
         RequestRow("chat-json", "a prompt to /v1/gpt/chat; the others relay JSON of 1 kB", many, chat),
+        RequestRow("cache-hit", "JSON of 1 kB that was kept", many, _asked(ALONE, small)),
         RequestRow("stream-fast", "streams of 100 chunks, one each 2 ms", few, _asked(RELAYS, fast), 100),
     ]
     if quick:
@@ -248,8 +278,17 @@ def all_rows(*, quick: bool) -> dict[str, Row]:
 
 
 def _asked(subjects: Iterable[str], exchange: Callable[[], Exchange]) -> dict[str, Callable[[], Exchange]]:
-    """The same request to each, with a client key to whom that says anything."""
-    return {name: (lambda: limited(exchange())) if name == LIMITED else exchange for name in subjects}
+    """The same request to each, with a client key to whom that says anything; nobody is to share an answer."""
+    return {name: _as_asked(exchange, _CHANGED.get(name)) for name in subjects}
+
+
+def _as_asked(
+    exchange: Callable[[], Exchange], change: Callable[[Exchange], Exchange] | None
+) -> Callable[[], Exchange]:
+    return exchange if change is None else lambda: change(exchange())
+
+
+_CHANGED = {LIMITED: limited, COALESCING: unlike, CACHED: kept}
 
 
 def _paced(

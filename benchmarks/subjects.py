@@ -1,6 +1,8 @@
 """What is measured: this gateway, nginx as the limit, a plain gateway for comparison, and no gateway at all.
 
-This gateway comes twice: with nothing that counts, and with a client key, limits and usage.
+This gateway comes with nothing that it need not do, and once more for each thing that it may do besides: with a client
+key, limits and usage; with identical calls in flight sharing one; with the conversation log; and with answers that are
+kept, beside Starlette answering by itself.
 """
 
 import compileall
@@ -18,7 +20,10 @@ from benchmarks.exchanges import CLIENT_KEY
 from benchmarks.processes import Cores, Running, free_port, on_core
 
 ROOT = Path(__file__).parents[1]
-OURS, LIMITED, NGINX, PLAIN, DIRECT = SUBJECTS = ("ours", "ours-limited", "nginx", "plain", "direct")
+OURS, LIMITED, COALESCING, LOGGED = WITHOUT_CACHE = ("ours", "ours-limited", "ours-coalescing", "ours-logged")
+NGINX, PLAIN, DIRECT = OTHERS = ("nginx", "plain", "direct")
+CACHED, STARLETTE = ALONE = ("ours-cached", "starlette")  # whose answers need no upstream
+SUBJECTS = (*WITHOUT_CACHE, *OTHERS, *ALONE)
 EMULATED = "ours, emulator"  # without an ENDPOINT: the built-in emulator answers
 
 # A caller is counted in five windows and among the calls in flight; nothing of it is ever used up.
@@ -191,6 +196,10 @@ def _limited(place: Place, port: int) -> Running:
     return _gateway(place, port, _upstream(place) | limits)
 
 
+def _logged(place: Place, port: int) -> Running:
+    return _gateway(place, port, _upstream(place) | {"LOG_CHAT": "true", "LOG_DIR": str(place.folder / f"log-{port}")})
+
+
 def _upstream(place: Place) -> dict[str, str]:
     return {"ENDPOINT": f"http://127.0.0.1:{place.upstream}", "KEY": "benchmark", "DEPLOYMENT_NAME": "json-1k"}
 
@@ -210,6 +219,10 @@ def _nginx(place: Place, port: int) -> Running:
 
 
 def _plain(place: Place, port: int) -> Running:
+    return _uvicorn("plain", place, port, {"PLAIN_UPSTREAM": f"http://127.0.0.1:{place.upstream}"})
+
+
+def _uvicorn(name: str, place: Place, port: int, environ: dict[str, str]) -> Running:
     options = [
         "--host",
         "127.0.0.1",
@@ -222,15 +235,18 @@ def _plain(place: Place, port: int) -> Running:
         "--backlog",
         "4096",
     ]
-    environ = {"PLAIN_UPSTREAM": f"http://127.0.0.1:{place.upstream}"}
-    command = [sys.executable, "-m", "uvicorn", "benchmarks.plain:app", *options]
-    return Running(command, port, ROOT, place.folder / "plain.log", environ)
+    command = [sys.executable, "-m", "uvicorn", f"benchmarks.{name}:app", *options]
+    return Running(command, port, ROOT, place.folder / f"{name}.log", environ)
 
 
 _COMMANDS: dict[str, Callable[[Place, int], Running]] = {
     OURS: _ours,
     LIMITED: _limited,
+    COALESCING: lambda place, port: _gateway(place, port, _upstream(place) | {"COALESCE": "true"}),
+    LOGGED: _logged,
+    CACHED: lambda place, port: _gateway(place, port, _upstream(place) | {"CACHE_CHAT_COMPLETION": "true"}),
     EMULATED: lambda place, port: _gateway(place, port, {}),
     NGINX: _nginx,
     PLAIN: _plain,
+    STARLETTE: lambda place, port: _uvicorn("by_itself", place, port, {}),
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.figures import Results, Spread
-from benchmarks.subjects import DIRECT, LIMITED, NGINX, OURS, PLAIN
+from benchmarks.subjects import CACHED, COALESCING, DIRECT, LIMITED, LOGGED, NGINX, OURS, PLAIN, STARLETTE
 
 CPU_A_REQUEST, CPU_A_CHUNK = "cpu_us_per_request", "cpu_us_per_chunk"
 
@@ -57,8 +57,11 @@ TARGETS = (
     Target("json-1k", "CPU of relayed JSON", 5, "x nginx", _times(CPU_A_REQUEST, NGINX)),
     Target("json-1k", "CPU of relayed JSON", 1 / 8, "x plain", _times(CPU_A_REQUEST, PLAIN)),
     Target("json-1k", "CPU of keys, limits, usage", 10, "µs", _added(CPU_A_REQUEST, LIMITED, OURS)),
+    Target("json-1k", "CPU of coalescing", 10, "µs", _added(CPU_A_REQUEST, COALESCING, OURS)),
+    Target("json-1k", "CPU of the conversation log", 10, "µs", _added(CPU_A_REQUEST, LOGGED, OURS)),
     Target("chat-json", "CPU of /v1/gpt/chat", 6, "x nginx", _times(CPU_A_REQUEST, NGINX)),
     Target("chat-json", "CPU of keys, limits, usage", 10, "µs", _added(CPU_A_REQUEST, LIMITED, OURS)),
+    Target("cache-hit", "CPU of a kept answer", 1.3, "x starlette", _times(CPU_A_REQUEST, STARLETTE, CACHED)),
     Target("stream-fast", "CPU of a relayed chunk", 2, "x nginx", _times(CPU_A_CHUNK, NGINX)),
     Target("stream-fast", "the same, with limits", 2, "x nginx", _times(CPU_A_CHUNK, NGINX, LIMITED)),
     Target("streams-500", "CPU of a relayed chunk", 2, "x nginx", _times(CPU_A_CHUNK, NGINX)),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from chat_api.assembly import CHUNK_OF, PADDING, PROMPT_FILTERS
-from chat_api.sse import NO_USAGE, EventDecoder, read_outline, split_events, tells_usage_only
+from chat_api.sse import read_outline
 from chat_api.terms import read_json, write_json
 
 PIECE_CHARS = 32  # of a text, about: some words
@@ -52,28 +52,6 @@ def with_usage(events: bytes) -> bytes | None:
             return events
         end = begin
     return None
-
-
-def without_usage(events: bytes) -> bytes:
-    """All events of a stream, for a caller who did not ask what it took: every other byte stays as it is."""
-    events = b"".join(events.split(NO_USAGE))  # half the time of replace
-    kept: list[bytes] = []
-    rest = begin = len(events)
-    has_returns = events.find(b"\r") >= 0
-    while (at := events.rfind(_USAGE, 0, begin)) >= 0:  # only events that may tell are looked at: mostly the last
-        begin, end = events.rfind(b"\n\n", 0, at) + 2, events.find(b"\n\n", at) + 2
-        if begin < 2 or end < 2 or has_returns or events[begin - 3 : begin] == b"\n\n\n":  # not as Azure sends it
-            return b"".join(raw for raw in split_events(events) if raw.find(_USAGE) < 0 or not _tells_usage_only(raw))
-        if _tells_usage_only(events[begin:end]):
-            kept.append(events[end:rest])
-            rest = begin
-    return b"".join((events[:rest], *reversed(kept)))
-
-
-def _tells_usage_only(raw: bytes) -> bool:
-    decoder = EventDecoder()
-    found = [*decoder.feed(raw), *decoder.flush()]
-    return bool(found) and tells_usage_only(found[0].data)
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -15,8 +15,7 @@ from chat_api.emulator.answers import SAFE, Answer, encode
 from chat_api.emulator.completions import Completion
 from chat_api.keepable import is_complete_json, is_complete_stream
 from chat_api.repair import EventRepair
-from chat_api.replay import MOST_PIECES, PIECE_CHARS, as_events, pieces, with_usage, without_usage
-from chat_api.sse import Event, EventDecoder, split_events, tells_usage_only
+from chat_api.replay import MOST_PIECES, PIECE_CHARS, as_events, pieces, with_usage
 from tests.test_keepable import CHAT, END, WIRE, needs_wire, stream
 
 STREAMS = ["gpt35-2025-08", "gpt41-2026-03", "gpt4o-2024-10", "tools"]
@@ -151,6 +150,12 @@ def test_there_and_back(whole: dict[str, Any]) -> None:
     operation = CHAT if whole["object"] == "chat.completion" else "completions"
     assert is_complete_json(json.dumps(whole).encode(), operation)
     assert is_complete_stream(b"".join(events), operation, len(whole["choices"]))
+
+
+def without_usage(events: bytes) -> bytes:
+    """What of a stream goes on to a caller who did not ask for its usage."""
+    repair = EventRepair(CHAT, hides_usage=True)
+    return repair.feed(events) + repair.finish()
 
 
 @pytest.mark.parametrize("whole", ANSWERS)
@@ -357,12 +362,10 @@ def test_captured_answer(name: str) -> None:
 @needs_wire
 @pytest.mark.parametrize("name", STREAMS)
 def test_usage_taken_out_of_captures(name: str) -> None:
-    """A stream without its usage is, byte for byte, what its caller would have got who did not ask for it."""
+    """A stream whose usage is hidden is whole and mentions none; one that tells it serves whoever asks for it."""
     raw = (WIRE / f"azure-stream-{name}.sse").read_bytes().rstrip() + b"\n\n"
-    repair = EventRepair(CHAT, hides_usage=True)
     taken = without_usage(raw)
 
-    assert taken.rstrip() == (repair.feed(raw) + repair.finish()).rstrip()
     assert b'"usage"' not in taken
     assert is_complete_stream(taken, CHAT)
     assert with_usage(raw) == raw
@@ -387,23 +390,6 @@ def test_usage_taken_out_of_captures(name: str) -> None:
 def test_with_usage(events: bytes, tells: bool) -> None:
     """A stream serves a caller who asks for the usage if it tells it, and then as it is."""
     assert with_usage(events) == (events if tells else None)
-
-
-@pytest.mark.parametrize("ends", [b"\n", b"\r\n"])
-def test_without_usage(ends: bytes) -> None:
-    """Only the chunk that says nothing else is taken out, and nulls; every other byte stays."""
-    kept = b": ping\n\n" + stream(delta(content='the "usage"'), delta(usage={"a": 1}), end=b"")
-    usage = stream({"choices": [], "usage": USAGE}, end=b"")
-    with_end = stream({"choices": delta(0, "stop"), "usage": USAGE})
-
-    for events, expected in (
-        (kept + usage + with_end, kept + with_end),
-        (usage + kept + usage + usage, kept),
-        (usage.rstrip(), b""),
-        (kept + END, kept + END),
-        (b'data: {"choices":[],"usage":null}\n\n', b'data: {"choices":[]}\n\n'),
-    ):
-        assert without_usage(events.replace(b"\n", ends)) == expected.replace(b"\n", ends)
 
 
 STOP = delta(0, "stop")
@@ -700,31 +686,7 @@ def test_any_stream(said: list[Any], members: dict[str, Any]) -> None:
 @given(st.binary(max_size=60))
 @settings(deadline=None)
 def test_any_bytes(raw: bytes) -> None:
-    """No bytes at all raise anything, and what tells no usage stays as it is."""
+    """No bytes at all raise anything."""
     assembled(raw + END)
     as_events(raw, include_usage=True)
     with_usage(raw + b'"usage"' + raw)
-
-    assert without_usage(raw) == raw
-
-
-USAGE_ONLY = b'data: {"choices":[],"usage":{"a":1}}'
-
-
-@given(st.lists(st.sampled_from([b"\n", b"\n\n", b"\r", USAGE_ONLY, b'"usage"', b"data: {}"])))
-@example([b"\n", b"\r", b"\n\n", USAGE_ONLY, b"\n\n"])
-@example([b"data: {}", b"\n\n", b"\n", USAGE_ONLY, b"\n\n"])
-@example([b"\n\n", USAGE_ONLY, b"\n\n", USAGE_ONLY, b"\n"])
-@settings(deadline=None)
-def test_usage_among_any_events(parts: list[bytes]) -> None:
-    """Taking the usage out is the same as leaving out those events, however they end."""
-    raw = b"".join(parts)
-    told = [event for event in split_events(raw) if not tells_usage_only(b"\n".join(one.data for one in read(event)))]
-
-    assert without_usage(raw) == b"".join(told)
-
-
-def read(event: bytes) -> list[Event]:
-    """The event in one event's bytes."""
-    decoder = EventDecoder()
-    return [*decoder.feed(event), *decoder.flush()]

@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from msgspec import structs
+
 from chat_api.conversation_log import ConversationLog
 from chat_api.credentials import without_key
 from chat_api.errors import GatewayError, StreamBroken, UpstreamError
@@ -113,16 +115,7 @@ class Ended:
             return reply
         key = reply.deployment.key or self._call.credential
         body = HeardBody(reply.body, self, exchange, key.reveal().encode() if key else b"")
-        return Reply(
-            reply.status,
-            reply.headers,
-            body,
-            reply.deployment,
-            reply.adaptations,
-            reply.quota,
-            reply.kept,
-            reply.source,
-        )
+        return structs.replace(reply, body=body)
 
     def end(self, how: str) -> None:
         """It is over."""
@@ -133,7 +126,7 @@ class Ended:
         exchange.ended = "refused" if how == "complete" and exchange.status >= 400 else how
         exchange.attempts = len(trail)
         if trail and not exchange.deployment:
-            exchange.deployment = trail[-1].deployment.label
+            exchange.deployment = label_of(trail[-1].deployment)
         exchange.seconds = time.perf_counter() - self._began
         log.note(exchange)
 

@@ -102,8 +102,9 @@ class Keeping:
             GatewayError: the upstream gave no answer.
         """
         assert isinstance(call.body, bytes)  # noqa: S101 - it concerns us
-        ttl = self._ttls.get(route_of(call)) if self.store is not None else None
-        key = canonical_key(call.body, call.operation, scope=self._scope(call, group))
+        route = route_of(call)
+        ttl = self._ttls.get(route) if self.store is not None else None
+        key = canonical_key(call.body, call.operation, scope=self._scope(call, route, group))
         if key is None:
             return _told(await ask(call, *more), "bypass")
         if self.store is not None and ttl is not None and call.wish.max_age_seconds > 0:
@@ -123,7 +124,7 @@ class Keeping:
             reply, flight = await self.sharing.reply(key + (b"events" if call.stream else b"JSON"), made)
         return _told(reply, kept_as) if flight is None else _shared(reply, flight)
 
-    def _scope(self, call: Call, group: Group) -> str:
+    def _scope(self, call: Call, route: str, group: Group) -> str:
         """What only a call within the same one shares its answers with.
 
         What a key of the caller's own has paid for, and whether it is one, only its server knows: that is never
@@ -136,7 +137,7 @@ class Keeping:
         # A default is left out where a model refuses it; what a caller sends is not.
         defaulted = ",".join(sorted(call.defaulted)) if call.defaulted else ""
         asked = f"{call.model or ''}\0{call.query}\0{defaulted}\0{shaping(call.headers)}"
-        return f"{whose}\0{route_of(call)}\0{asked}\0{group.served_by}"
+        return f"{whose}\0{route}\0{asked}\0{group.served_by}"
 
     def _again(self, kept: Kept, call: Call, group: Group) -> Reply | None:
         """The reply that a kept answer is, if it is what the caller wants."""
@@ -168,8 +169,7 @@ class Keeping:
         if isinstance(body, bytes):
             put(body)
         elif media_type(reply.headers) == "text/event-stream":
-            kept = KeptBody(body, put, MAX_STREAM_BYTES)
-            return Reply(200, reply.headers, kept, reply.deployment, reply.adaptations)
+            return structs.replace(reply, body=KeptBody(body, put, MAX_STREAM_BYTES))
         return reply
 
     def _put(self, call: Call, key: bytes, ttl: float, reply: Reply, body: bytes) -> None:
